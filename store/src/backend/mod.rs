@@ -1,0 +1,126 @@
+//! Where objects lie: the `Backend` trait, the local directory and memory.
+//!
+//! A backend moves opaque bytes under typed names. It knows nothing of keys, formats or liveness.
+
+use crate::error::Result;
+use crate::id::{ObjectKind, ObjectName};
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+/// Bytes of an object: owned, or a window into a memory map of an immutable object.
+#[derive(Clone)]
+pub struct ObjectBytes {
+    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    range: Range<usize>,
+}
+
+impl ObjectBytes {
+    /// A window into shared bytes; the range must lie inside.
+    pub fn window(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Option<Self> {
+        (*owner).as_ref().get(range.clone())?;
+        Some(Self { owner, range })
+    }
+}
+
+impl From<Vec<u8>> for ObjectBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        let range = 0..bytes.len();
+        Self { owner: Arc::new(bytes), range }
+    }
+}
+
+impl Deref for ObjectBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        (*self.owner).as_ref().get(self.range.clone()).expect("checked when the window was made")
+    }
+}
+
+/// One object on its way in. Dropped without `finish`, it leaves nothing under its name.
+pub trait ObjectWriter: Send {
+    /// Appends bytes.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+    /// Makes the object durable and visible under its name, at once and whole. After an error nothing may be
+    /// assumed but that the name holds either the whole object or nothing.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the name is taken (names are never reused); `Io` otherwise.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// The answer to a compare-and-swap of the head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swap {
+    /// The new head is durable.
+    Done,
+    /// The head was not what the caller expected; nothing changed.
+    Lost,
+}
+
+/// Storage for one repository.
+pub trait Backend: Send + Sync {
+    /// Where the repository lies, for messages.
+    fn location(&self) -> String;
+
+    /// Prepares an empty place (folders) for a new repository.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when a `config` object is there.
+    fn initialise(&self) -> Result<()>;
+
+    /// Starts a new object.
+    fn create(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>>;
+
+    /// Reads a range of an object. A range beyond its end is `Damaged` (the object is too short).
+    ///
+    /// # Errors
+    /// `Missing` when there is no such object.
+    fn read(&self, name: &ObjectName, range: Range<u64>) -> Result<ObjectBytes>;
+
+    /// The object's length in bytes, or None when there is no such object.
+    fn size_bytes(&self, name: &ObjectName) -> Result<Option<u64>>;
+
+    /// Names and sizes of all objects of a kind, in any order. An error is an error, never an empty list.
+    fn list(&self, kind: ObjectKind) -> Result<Vec<(ObjectName, u64)>>;
+
+    /// Removes an object; removing what is not there succeeds.
+    fn remove(&self, name: &ObjectName) -> Result<()>;
+
+    /// The head's bytes, or None before the first commit.
+    fn read_head(&self) -> Result<Option<Vec<u8>>>;
+
+    /// Replaces the head if its current bytes are exactly `expected` (None: there is no head yet).
+    ///
+    /// # Errors
+    /// After an error the outcome is unknown: read the head to find out.
+    fn swap_head(&self, expected: Option<&[u8]>, new: &[u8]) -> Result<Swap>;
+}
+
+/// Reads a whole object no longer than `limit` bytes.
+///
+/// # Errors
+/// `Missing`, `LimitExceeded`, or what [`Backend::read`] gives.
+pub fn read_whole(backend: &dyn Backend, name: &ObjectName, limit: usize) -> Result<ObjectBytes> {
+    let size = backend.size_bytes(name)?.ok_or_else(|| crate::Error::missing(name))?;
+    let limit = u64::try_from(limit).expect("a usize fits into 64 bits");
+    if size > limit {
+        return Err(crate::Error::LimitExceeded {
+            object: name.to_string(),
+            what: "length",
+            found: size,
+            limit,
+        });
+    }
+    backend.read(name, 0..size)
+}
+
+/// Writes a whole small object durably.
+///
+/// # Errors
+/// As [`ObjectWriter::finish`].
+pub fn put(backend: &dyn Backend, name: &ObjectName, bytes: &[u8]) -> Result<()> {
+    let mut writer = backend.create(name)?;
+    writer.write(bytes)?;
+    writer.finish()
+}

@@ -1,0 +1,28 @@
+//! Every limit on what is read from outside or kept in memory, by name.
+
+/// Longest plaintext of one chunk: 8 MiB.
+pub const CHUNK_BYTES_MAX: usize = 8 << 20;
+/// Longest plaintext of one frame: a full chunk on top of the frame target, 16 MiB.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Most chunks in one frame.
+pub const FRAME_CHUNKS_MAX: usize = 1 << 16;
+/// Longest pack: 256 MiB.
+pub const PACK_BYTES_MAX: u64 = 256 << 20;
+/// Longest sealed footer of a pack: 64 MiB.
+pub const FOOTER_BYTES_MAX: usize = 64 << 20;
+/// Most chunks in one pack.
+pub const PACK_CHUNKS_MAX: usize = 1 << 21;
+/// Longest tree node: 1 MiB.
+pub const NODE_BYTES_MAX: usize = 1 << 20;
+/// Longest key of a tree entry: 64 KiB more than any path this program stores inline.
+pub const TREE_KEY_BYTES_MAX: usize = 256 << 10;
+/// Deepest tree.
+pub const TREE_LEVEL_MAX: u8 = 16;
+/// Longest small record (config, key slot, head, snapshot): 1 MiB.
+pub const RECORD_BYTES_MAX: usize = 1 << 20;
+/// Most key slots.
+pub const KEY_SLOTS_MAX: usize = 1024;
+/// Most memory that a key slot may ask Argon2id for, in KiB: 4 GiB.
+pub const ARGON2_KIB_MAX: u32 = 4 << 20;
+/// Most passes that a key slot may ask Argon2id for.
+pub const ARGON2_PASSES_MAX: u32 = 64;
