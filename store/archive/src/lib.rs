@@ -1,1 +1,11 @@
-//! placeholder
+//! Files and manifests: scan, backup, restore, diff, retention.
+//!
+//! Knows paths, metadata and content lists. Knows nothing of packs, of HTTP or of terminals: it never prints, it
+//! tells an [`Observer`].
+
+pub mod entry;
+pub mod observer;
+pub mod path;
+
+pub use entry::{Content, ContentItem, ContentSchema, Entry, EntryKind, ManifestSchema};
+pub use observer::{Event, Observer, Outcome, Problem, Silent, Totals};
