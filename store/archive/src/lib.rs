@@ -6,6 +6,8 @@
 pub mod entry;
 pub mod observer;
 pub mod path;
+pub mod retention;
+pub mod retention_span;
 
 pub use entry::{Content, ContentItem, ContentSchema, Entry, EntryKind, ManifestSchema};
 pub use observer::{Event, Observer, Outcome, Problem, Silent, Totals};

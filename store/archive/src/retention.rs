@@ -1,0 +1,366 @@
+//! Which snapshots a policy keeps, and why: a pure plan over times, hosts, paths and tags.
+//!
+//! Owns the calendar rules (the ones restic's users know). Knows nothing of repositories; who forgets what is
+//! planned here is the caller's business. The clock and the time zone come in as values.
+
+use crate::retention_span::KeepSpan;
+use jiff::{Timestamp as Instant, Zoned, tz::TimeZone};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use stillpoint_store::{SnapshotId, Timestamp};
+
+/// How many snapshots of one rule are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub enum Keep {
+    /// The rule is not used.
+    #[default]
+    None,
+    /// The newest of this many periods.
+    Count(u32),
+    /// The newest of every period, for ever.
+    All,
+}
+
+/// The periods of the calendar in which one snapshot each is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Period {
+    /// Every snapshot is a period of its own.
+    Last,
+    /// An hour of the local clock; an hour that a clock change repeats counts twice.
+    Hourly,
+    /// A local day.
+    Daily,
+    /// An ISO week, Monday to Sunday.
+    Weekly,
+    /// A calendar month.
+    Monthly,
+    /// A calendar year.
+    Yearly,
+}
+
+impl Period {
+    /// All periods, shortest first.
+    pub const ALL: [Self; 6] =
+        [Self::Last, Self::Hourly, Self::Daily, Self::Weekly, Self::Monthly, Self::Yearly];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Last => "last",
+            Self::Hourly => "hourly",
+            Self::Daily => "daily",
+            Self::Weekly => "weekly",
+            Self::Monthly => "monthly",
+            Self::Yearly => "yearly",
+        }
+    }
+
+    /// Two snapshots are in the same period exactly if this is equal.
+    fn bucket(self, moment: &Zoned, ordinal: usize) -> [i64; 3] {
+        let date = moment.date();
+        match self {
+            Self::Last => [i64::try_from(ordinal).unwrap_or(i64::MAX), 0, 0],
+            Self::Hourly => {
+                let day = i64::from(date.year()) * 512 + i64::from(date.day_of_year());
+                [day, i64::from(moment.hour()), i64::from(moment.offset().seconds())]
+            }
+            Self::Daily => [i64::from(date.year()), i64::from(date.day_of_year()), 0],
+            Self::Weekly => {
+                let week = date.iso_week_date();
+                [i64::from(week.year()), i64::from(week.week()), 0]
+            }
+            Self::Monthly => [i64::from(date.year()), i64::from(date.month()), 0],
+            Self::Yearly => [i64::from(date.year()), 0, 0],
+        }
+    }
+}
+
+/// What is kept. A snapshot stays if at least one rule keeps it; a policy without any rule keeps everything.
+#[derive(Debug, Clone, Default)]
+pub struct RetentionPolicy {
+    /// The newest N snapshots.
+    pub last: Keep,
+    /// The newest snapshot of each of the newest N hours that have one.
+    pub hourly: Keep,
+    /// The same for days.
+    pub daily: Keep,
+    /// The same for ISO weeks.
+    pub weekly: Keep,
+    /// The same for months.
+    pub monthly: Keep,
+    /// The same for years.
+    pub yearly: Keep,
+    /// Spans before the newest snapshot in which the newest snapshot of each such period is kept
+    /// (`Period::Last`: every snapshot).
+    pub within: BTreeMap<Period, KeepSpan>,
+    /// Sets of tags: a snapshot that has every tag of one set is kept.
+    pub tags: Vec<Vec<String>>,
+    /// Snapshots kept by name.
+    pub ids: Vec<SnapshotId>,
+}
+
+impl RetentionPolicy {
+    /// True if no rule is set; such a policy keeps everything.
+    pub fn is_empty(&self) -> bool {
+        Period::ALL.iter().all(|&period| self.count(period) == Keep::None)
+            && self.within.values().all(KeepSpan::is_zero)
+            && self.tags.is_empty()
+            && self.ids.is_empty()
+    }
+
+    fn count(&self, period: Period) -> Keep {
+        match period {
+            Period::Last => self.last,
+            Period::Hourly => self.hourly,
+            Period::Daily => self.daily,
+            Period::Weekly => self.weekly,
+            Period::Monthly => self.monthly,
+            Period::Yearly => self.yearly,
+        }
+    }
+}
+
+/// By what snapshots are put into groups; the policy is applied to each group by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupBy {
+    /// By host name.
+    pub host: bool,
+    /// By the set of paths.
+    pub paths: bool,
+    /// By the set of tags.
+    pub tags: bool,
+}
+
+impl Default for GroupBy {
+    fn default() -> Self {
+        Self { host: true, paths: true, tags: false }
+    }
+}
+
+/// What retention looks at in a snapshot.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// Its name.
+    pub id: SnapshotId,
+    /// When it was taken.
+    pub time: Timestamp,
+    /// The host it was taken on.
+    pub host: String,
+    /// The paths it holds, in any order.
+    pub paths: Vec<Vec<u8>>,
+    /// Its tags, in any order.
+    pub tags: Vec<String>,
+    /// Kept whatever the policy says.
+    pub protected: bool,
+}
+
+/// What the snapshots of a group have in common; None where the grouping ignores it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct GroupKey {
+    /// The host name.
+    pub host: Option<String>,
+    /// The paths, sorted.
+    pub paths: Option<Vec<Vec<u8>>>,
+    /// The tags, sorted.
+    pub tags: Option<Vec<String>>,
+}
+
+/// A snapshot that stays, with every rule that keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// Why: `last snapshot`, `daily snapshot`, `oldest weekly snapshot`, `within 7d`, ...; never empty.
+    pub reasons: Vec<String>,
+}
+
+/// The plan for one group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupPlan {
+    /// What its snapshots have in common.
+    pub key: GroupKey,
+    /// What stays, newest first.
+    pub keep: Vec<Kept>,
+    /// What goes, newest first.
+    pub remove: Vec<SnapshotId>,
+}
+
+/// What a policy keeps and removes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RetentionPlan {
+    /// The groups, ordered by their keys.
+    pub groups: Vec<GroupPlan>,
+}
+
+impl RetentionPlan {
+    /// Every snapshot that goes.
+    pub fn remove(&self) -> impl Iterator<Item = SnapshotId> + '_ {
+        self.groups.iter().flat_map(|group| group.remove.iter().copied())
+    }
+
+    /// Every snapshot that stays.
+    pub fn keep(&self) -> impl Iterator<Item = &Kept> + '_ {
+        self.groups.iter().flat_map(|group| group.keep.iter())
+    }
+}
+
+/// Applies `policy` to each group of `candidates`. `zone` says where days begin.
+///
+/// Snapshots that lie after `now` are kept and not counted: a host with a wrong clock can neither push good
+/// snapshots out nor lose its own.
+pub fn plan_retention(
+    candidates: &[Candidate],
+    policy: &RetentionPolicy,
+    group_by: GroupBy,
+    now: Timestamp,
+    zone: &TimeZone,
+) -> RetentionPlan {
+    let mut groups: BTreeMap<GroupKey, Vec<&Candidate>> = BTreeMap::new();
+    for candidate in candidates {
+        groups.entry(group_key(candidate, group_by)).or_default().push(candidate);
+    }
+    let groups = groups
+        .into_iter()
+        .map(|(key, mut members)| {
+            members.sort_by(|a, b| b.time.cmp(&a.time).then(a.id.cmp(&b.id)));
+            plan_group(key, &members, policy, now, zone)
+        })
+        .collect();
+    RetentionPlan { groups }
+}
+
+fn group_key(candidate: &Candidate, by: GroupBy) -> GroupKey {
+    fn sorted<T: Ord + Clone>(list: &[T]) -> Vec<T> {
+        list.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+    GroupKey {
+        host: by.host.then(|| candidate.host.clone()),
+        paths: by.paths.then(|| sorted(&candidate.paths)),
+        tags: by.tags.then(|| sorted(&candidate.tags)),
+    }
+}
+
+fn plan_group(
+    key: GroupKey,
+    newest_first: &[&Candidate],
+    policy: &RetentionPolicy,
+    now: Timestamp,
+    zone: &TimeZone,
+) -> GroupPlan {
+    let mut plan = GroupPlan { key, keep: Vec::new(), remove: Vec::new() };
+    let counted = newest_first.partition_point(|candidate| candidate.time > now);
+    let (future, past) = newest_first.split_at(counted);
+    let future = future.iter().map(|it| (it.id, vec!["lies in the future".to_owned()]));
+    let mut rules = Rules::new(policy, past, zone);
+    let past = past.iter().enumerate().map(|(ordinal, it)| (it.id, rules.reasons(it, ordinal)));
+    for (id, reasons) in future.chain(past) {
+        if reasons.is_empty() {
+            plan.remove.push(id);
+        } else {
+            plan.keep.push(Kept { id, reasons });
+        }
+    }
+    plan
+}
+
+/// One calendar rule on its way from the newest snapshot to the oldest.
+struct Rule {
+    period: Period,
+    limit: Limit,
+    last: Option<[i64; 3]>,
+}
+
+enum Limit {
+    Count(Keep),
+    Within { after: Zoned, span: KeepSpan },
+}
+
+struct Rules<'a> {
+    policy: &'a RetentionPolicy,
+    zone: &'a TimeZone,
+    rules: Vec<Rule>,
+    members: usize,
+}
+
+impl<'a> Rules<'a> {
+    fn new(policy: &'a RetentionPolicy, newest_first: &[&Candidate], zone: &'a TimeZone) -> Self {
+        let mut rules = Vec::new();
+        let newest = newest_first.first().map(|newest| zoned(newest.time, zone));
+        for (&period, span) in policy.within.iter().filter(|(_, span)| !span.is_zero()) {
+            let Some(newest) = &newest else { continue };
+            let limit = Limit::Within { after: span.before(newest), span: *span };
+            rules.push(Rule { period, limit, last: None });
+        }
+        for period in Period::ALL {
+            let keep = policy.count(period);
+            if !matches!(keep, Keep::None | Keep::Count(0)) {
+                rules.push(Rule { period, limit: Limit::Count(keep), last: None });
+            }
+        }
+        Self { policy, zone, rules, members: newest_first.len() }
+    }
+
+    fn reasons(&mut self, candidate: &Candidate, ordinal: usize) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.policy.is_empty() {
+            reasons.push("policy is empty".to_owned());
+        }
+        if candidate.protected {
+            reasons.push("protected".to_owned());
+        }
+        if self.policy.ids.contains(&candidate.id) {
+            reasons.push("named".to_owned());
+        }
+        for set in &self.policy.tags {
+            if set.iter().all(|tag| candidate.tags.contains(tag)) {
+                reasons.push(format!("has tags [{}]", set.join(", ")));
+            }
+        }
+        let moment = zoned(candidate.time, self.zone);
+        let oldest = ordinal + 1 == self.members;
+        for rule in &mut self.rules {
+            reasons.extend(rule.reason(&moment, ordinal, oldest));
+        }
+        reasons
+    }
+}
+
+impl Rule {
+    /// Why this rule keeps the snapshot, if it does. The oldest snapshot is kept while a rule is not yet satisfied:
+    /// a history shorter than the policy keeps its beginning.
+    fn reason(&mut self, moment: &Zoned, ordinal: usize, oldest: bool) -> Option<String> {
+        let bucket = self.period.bucket(moment, ordinal);
+        let fresh = self.last != Some(bucket);
+        let inside = match &self.limit {
+            Limit::Count(keep) => !matches!(keep, Keep::None | Keep::Count(0)),
+            Limit::Within { after, .. } => moment > after,
+        };
+        if !inside || !(fresh || oldest) {
+            return None;
+        }
+        self.last = Some(bucket);
+        let word = self.period.word();
+        let prefix = if fresh { "" } else { "oldest " };
+        Some(match &mut self.limit {
+            Limit::Count(keep) => {
+                if let Keep::Count(left) = keep {
+                    *left -= 1;
+                }
+                format!("{prefix}{word} snapshot")
+            }
+            Limit::Within { span, .. } if self.period == Period::Last => format!("within {span}"),
+            Limit::Within { span, .. } => format!("{prefix}{word} within {span}"),
+        })
+    }
+}
+
+/// The moment on the local clock; times beyond jiff's calendar (years -9999 to 9999) lie at its ends.
+fn zoned(time: Timestamp, zone: &TimeZone) -> Zoned {
+    let nanos = i32::try_from(time.nanos).unwrap_or(0);
+    let end = if time.seconds < 0 { Instant::MIN } else { Instant::MAX };
+    Instant::new(time.seconds, nanos).unwrap_or(end).to_zoned(zone.clone())
+}
+
+#[cfg(test)]
+#[path = "retention_tests.rs"]
+mod tests;
