@@ -2,6 +2,12 @@
 //!
 //! A backend moves opaque bytes under typed names. It knows nothing of keys, formats or liveness.
 
+mod local;
+mod memory;
+
+pub use local::LocalBackend;
+pub use memory::{Contents, MemoryBackend};
+
 use crate::error::Result;
 use crate::id::{ObjectKind, ObjectName};
 use std::ops::{Deref, Range};
@@ -95,6 +101,12 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// After an error the outcome is unknown: read the head to find out.
     fn swap_head(&self, expected: Option<&[u8]>, new: &[u8]) -> Result<Swap>;
+}
+
+/// The error for a range that does not lie inside an object of `len` bytes.
+fn too_short(name: &ObjectName, len: u64, range: &Range<u64>) -> crate::Error {
+    let detail = format!("bytes {} to {} were asked for, it has {len}", range.start, range.end);
+    crate::Error::damaged(name, detail)
 }
 
 /// Reads a whole object no longer than `limit` bytes.
