@@ -8,6 +8,7 @@ pub mod observer;
 pub mod path;
 pub mod retention;
 pub mod retention_span;
+pub mod target;
 
 pub use entry::{Content, ContentItem, ContentSchema, Entry, EntryKind, ManifestSchema};
 pub use observer::{Event, Observer, Outcome, Problem, Silent, Totals};
