@@ -16,6 +16,15 @@ pub const PACK_CHUNKS_MAX: usize = 1 << 21;
 pub const NODE_BYTES_MAX: usize = 1 << 20;
 /// Longest key of a tree entry: 64 KiB more than any path this program stores inline.
 pub const TREE_KEY_BYTES_MAX: usize = 256 << 10;
+/// Longest value of a tree entry: 512 KiB.
+pub const TREE_VALUE_BYTES_MAX: usize = 512 << 10;
+/// Largest size at which a node ends by force; the longest key and value on top still fit into a node.
+pub const NODE_TARGET_BYTES_MAX: u32 = 128 << 10;
+/// A node ends by force when its keys, written out in full, reach this: 1 MiB. Bounds the memory of a decoded
+/// node whose keys share long beginnings; the longest key may come on top.
+pub const NODE_KEYS_BYTES_MAX: usize = 1 << 20;
+/// Longest schema name in a node's header.
+pub const SCHEMA_NAME_BYTES_MAX: usize = 32;
 /// Deepest tree.
 pub const TREE_LEVEL_MAX: u8 = 16;
 /// Longest small record (config, key slot, head, snapshot): 1 MiB.
