@@ -19,6 +19,6 @@ pub trait Schema: Send + Sync + 'static {
     /// Appends the ids of all chunks and nodes that the entry refers to.
     ///
     /// # Errors
-    /// `Damaged` when the value cannot be read.
+    /// `Damaged` or `Unsupported` when the value does not decode.
     fn references(key: &[u8], value: &[u8], out: &mut Vec<ChunkId>) -> Result<()>;
 }
