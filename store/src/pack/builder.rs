@@ -118,7 +118,7 @@ impl PackBuilder {
         let mut builder = Self {
             writer,
             key: PackKey::new(id, &header, &options.repository, &secret),
-            footer: Footer::new(id, header.domain, options.born),
+            footer: Footer::new(id, header.domain, options.born, env.now().seconds),
             options: options.clone(),
             hasher: blake3::Hasher::new(),
             len: 0,

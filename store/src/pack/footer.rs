@@ -7,7 +7,7 @@ use super::header::{PACK_HEADER_LEN, check_version};
 use super::padding::padme;
 use crate::backend::Backend;
 use crate::crypto::{MetadataKey, RecordContext, RecordKind};
-use crate::env::Env;
+use crate::env::{Env, Timestamp};
 use crate::error::{Error, Result};
 use crate::id::{ChunkKind, DomainId, ObjectName, PackId, RepositoryId};
 use crate::index::Location;
@@ -22,8 +22,8 @@ pub(super) const TRAILER_LEN: usize = 16;
 const TRAILER_MAGIC: [u8; 8] = *b"\0end.spk";
 const TRAILER_VERSION: u8 = 1;
 const FOOTER_VERSION: u8 = 1;
-/// Version, three zeros, domain, born, numbers of frames, chunks, nodes and references.
-const FIXED_LEN: usize = 4 + 4 + 8 + 4 * 4;
+/// Version, three zeros, domain, born, created, numbers of frames, chunks, nodes and references.
+const FIXED_LEN: usize = 4 + 4 + 8 + 8 + 4 * 4;
 /// Kind, three zeros, stored length, number of chunks.
 const FRAME_ENTRY_LEN: usize = 12;
 /// First read of a pack's end, bytes: the footer of most packs fits.
@@ -50,6 +50,8 @@ pub struct Footer {
     pack: PackId,
     domain: DomainId,
     born: u64,
+    /// Seconds since 1970 by the writer's clock.
+    created: i64,
     frames: Vec<FrameEntry>,
     chunks: Vec<(ChunkId, u32)>,
     /// For each chunk, where its references end; they begin where those of the chunk before end.
@@ -58,11 +60,12 @@ pub struct Footer {
 }
 
 impl Footer {
-    pub(super) fn new(pack: PackId, domain: DomainId, born: u64) -> Self {
+    pub(super) fn new(pack: PackId, domain: DomainId, born: u64, created: i64) -> Self {
         Self {
             pack,
             domain,
             born,
+            created,
             frames: Vec::new(),
             chunks: Vec::new(),
             reference_ends: Vec::new(),
@@ -83,6 +86,12 @@ impl Footer {
     /// Sequence number of the head under which the pack was begun.
     pub fn born(&self) -> u64 {
         self.born
+    }
+
+    /// When the pack was begun, by the writer's clock, in whole seconds: only tells how long an unnamed pack has
+    /// been lying about.
+    pub fn created(&self) -> Timestamp {
+        Timestamp { seconds: self.created, nanos: 0 }
     }
 
     /// The frames in order.
@@ -173,6 +182,7 @@ impl Footer {
         let mut out = vec![FOOTER_VERSION, 0, 0, 0];
         out.extend_from_slice(&self.domain.0.to_le_bytes());
         out.extend_from_slice(&self.born.to_le_bytes());
+        out.extend_from_slice(&self.created.to_le_bytes());
         let counts =
             [self.frames.len(), self.chunks.len(), self.node_count(), self.references.len()];
         counts.iter().for_each(|len| out.extend_from_slice(&count(*len)));
@@ -223,6 +233,7 @@ impl Footer {
         check_version(&pack, version)?;
         let domain = DomainId(fields.number().ok_or_else(short)?);
         let born = u64::from_le_bytes(fields.take().ok_or_else(short)?);
+        let created = i64::from_le_bytes(fields.take().ok_or_else(short)?);
         let mut counts = [0usize; 4];
         for count in &mut counts {
             let number = fields.number().ok_or_else(short)?;
@@ -238,7 +249,7 @@ impl Footer {
         if zeros != [0; 3] || fields.0.iter().any(|byte| *byte != 0) {
             return Err(damaged("its unused bytes are not zero"));
         }
-        let mut footer = Self::new(pack, domain, born);
+        let mut footer = Self::new(pack, domain, born, created);
         footer.chunks = ids
             .iter()
             .zip(lengths)
