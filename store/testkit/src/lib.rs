@@ -1,1 +1,31 @@
-//! placeholder
+//! Test doubles, conformance suites, and a generator of directory trees.
+//!
+//! Only ever a dev-dependency (and the benches' tool box). Knows traits and plain descriptions, never how a
+//! repository is built. Everything random has a seed, and every failure names it.
+
+pub mod backend_suite;
+pub mod crash;
+pub mod env;
+pub mod fault;
+pub mod index_suite;
+pub mod random;
+
+pub use backend_suite::{BackendFixture, backend_suite};
+pub use crash::{CrashBackend, CrashImage};
+pub use env::SeededEnv;
+pub use fault::{CallKind, Counts, Effect, Fault, FaultBackend, Repeat};
+pub use index_suite::{IndexFixture, index_suite};
+pub use random::Random;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// Runs a body and says on stderr for which seed (or other label) it failed.
+///
+/// # Panics
+/// As the body does.
+pub fn with_label<T>(label: impl std::fmt::Display, body: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+        eprintln!("failed with {label}");
+        resume_unwind(panic)
+    })
+}

@@ -1,0 +1,3 @@
+//! The doubles themselves: a fault strikes where it was planned, and crash images are complete.
+
+mod doubles;

@@ -1,0 +1,4 @@
+//! Integration tests of the store: each trait's conformance suite against each implementation, and whole scenarios.
+
+mod backends;
+mod indexes;
