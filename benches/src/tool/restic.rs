@@ -1,0 +1,76 @@
+//! restic: its only levels are `auto` (zstd's default, 3) and `max`.
+
+use super::{Place, Tool, below};
+use crate::measure::Invocation;
+use std::path::{Path, PathBuf};
+
+/// restic at this path.
+pub struct Restic(pub PathBuf);
+
+impl Restic {
+    fn run<S: Into<std::ffi::OsString>>(
+        &self,
+        at: &Place,
+        args: impl IntoIterator<Item = S>,
+    ) -> Invocation {
+        at.program(&self.0)
+            .env("RESTIC_REPOSITORY", &at.repository)
+            .env("RESTIC_PASSWORD_FILE", &at.passphrase)
+            .args(args)
+    }
+}
+
+impl Tool for Restic {
+    fn name(&self) -> &'static str {
+        "restic"
+    }
+
+    fn version(&self) -> Invocation {
+        Invocation::new(&self.0).args(["version"])
+    }
+
+    fn init(&self, at: &Place) -> Vec<Invocation> {
+        vec![self.run(at, ["init", "--repository-version", "2"])]
+    }
+
+    fn backup(&self, at: &Place, label: &str, path: &Path) -> Vec<Invocation> {
+        vec![self.run(at, ["backup", "--quiet", "--tag", label]).args([path])]
+    }
+
+    fn backup_stream(&self, at: &Place, label: &str, stream: &Path) -> Vec<Invocation> {
+        let mut run = self.run(
+            at,
+            ["backup", "--quiet", "--tag", label, "--stdin", "--stdin-filename", "dump.sql"],
+        );
+        run.stdin = Some(stream.to_path_buf());
+        vec![run]
+    }
+
+    fn restore(&self, at: &Place, _label: &str, _path: &Path, target: &Path) -> Vec<Invocation> {
+        vec![self.run(at, ["restore", "latest", "--target"]).args([target])]
+    }
+
+    fn restored(&self, path: &Path, target: &Path) -> PathBuf {
+        below(path, target)
+    }
+
+    fn restore_stream(&self, at: &Place, _label: &str, target: &Path) -> Vec<Invocation> {
+        let mut run = self.run(at, ["dump", "latest", "/dump.sql"]);
+        run.stdout = Some(target.to_path_buf());
+        vec![run]
+    }
+
+    fn list(&self, at: &Place) -> Vec<Invocation> {
+        vec![self.run(at, ["snapshots"])]
+    }
+
+    fn check(&self, at: &Place) -> Vec<Invocation> {
+        vec![self.run(at, ["check", "--read-data"])]
+    }
+
+    fn prune(&self, at: &Place, _drop: &[String], keep: usize) -> Vec<Invocation> {
+        vec![
+            self.run(at, ["forget", "--prune", "--group-by", "", "--keep-last", &keep.to_string()]),
+        ]
+    }
+}
