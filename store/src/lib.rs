@@ -11,6 +11,7 @@ pub mod id;
 pub mod index;
 pub mod limits;
 pub mod pack;
+pub mod record;
 pub mod tree;
 
 pub use env::{Env, SystemEnv, Timestamp};

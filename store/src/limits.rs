@@ -35,3 +35,7 @@ pub const KEY_SLOTS_MAX: usize = 1024;
 pub const ARGON2_KIB_MAX: u32 = 4 << 20;
 /// Most passes that a key slot may ask Argon2id for.
 pub const ARGON2_PASSES_MAX: u32 = 64;
+/// Most lanes that a key slot may ask Argon2id for.
+pub const ARGON2_LANES_MAX: u32 = 64;
+/// Shortest key file, bytes: 256 bits where it is random bytes, half of them where it is hexadecimal digits.
+pub const KEY_FILE_BYTES_MIN: usize = 32;

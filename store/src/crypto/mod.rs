@@ -18,3 +18,5 @@ pub(crate) use keys::{Key, derive};
 
 #[cfg(test)]
 pub(crate) mod test_env;
+#[cfg(test)]
+mod tests;

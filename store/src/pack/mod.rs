@@ -11,6 +11,10 @@ mod header;
 mod padding;
 
 #[cfg(test)]
+mod compress_tests;
+#[cfg(test)]
+mod parse_tests;
+#[cfg(test)]
 mod tests;
 
 pub use builder::{FrameChunk, PackBuilder, PackEnd, PackOptions, PackSummary};
