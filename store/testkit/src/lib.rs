@@ -9,6 +9,7 @@ pub mod env;
 pub mod fault;
 pub mod index_suite;
 pub mod random;
+pub mod tree;
 
 pub use backend_suite::{BackendFixture, backend_suite};
 pub use crash::{CrashBackend, CrashImage};
@@ -16,6 +17,9 @@ pub use env::SeededEnv;
 pub use fault::{CallKind, Counts, Effect, Fault, FaultBackend, Repeat};
 pub use index_suite::{IndexFixture, index_suite};
 pub use random::Random;
+pub use tree::{
+    CompareOptions, Difference, Shape, TreeSpec, compare_trees, compare_trees_with, tree_spec,
+};
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
