@@ -1,10 +1,14 @@
 //! The one door for time and randomness.
 
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A moment: nanoseconds since 1970-01-01T00:00:00Z, negative before. Covers the years 1677 to 2262 and beyond
 /// (128 bits), because file times may lie anywhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
 pub struct Timestamp {
     /// Whole seconds since the epoch, rounded towards the past.
     pub seconds: i64,
@@ -54,5 +58,31 @@ impl Env for SystemEnv {
     #[allow(clippy::disallowed_methods, reason = "this is the door")]
     fn fill_random(&self, bytes: &mut [u8]) {
         getrandom::fill(bytes).expect("the operating system gives random bytes");
+    }
+}
+
+/// An `Env` whose randomness is drawn from a secret seed and a label, so that threads which draw at the same
+/// time do not take each other's bytes and equal seeds give equal bytes.
+pub struct DerivedEnv {
+    clock: Arc<dyn Env>,
+    stream: Mutex<blake3::OutputReader>,
+}
+
+impl DerivedEnv {
+    /// The clock of `env`, and random bytes from `seed` (32 random bytes) and `label`.
+    pub fn new(env: &Arc<dyn Env>, seed: &[u8; 32], label: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new_keyed(seed);
+        hasher.update(label);
+        Self { clock: Arc::clone(env), stream: Mutex::new(hasher.finalize_xof()) }
+    }
+}
+
+impl Env for DerivedEnv {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) {
+        self.stream.lock().expect("no panic while drawing").fill(bytes);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use std::fmt;
+pub use stillpoint_chunker::ChunkId;
 
 /// The id of a tree node; nodes are stored as chunks, so it is a chunk id of kind node.
 pub type NodeId = stillpoint_chunker::ChunkId;
@@ -57,6 +58,18 @@ macro_rules! random_id {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serde_bytes::serialize(&self.0, serializer)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                serde_bytes::deserialize(deserializer).map(Self)
             }
         }
 

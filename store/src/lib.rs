@@ -4,19 +4,32 @@
 //! write session. Time and randomness come in through [`Env`] alone.
 
 pub mod backend;
+pub mod cancel;
+pub mod catalogue;
+pub mod check;
 pub mod crypto;
 pub mod env;
 pub mod error;
 pub mod id;
 pub mod index;
 pub mod limits;
+mod mark;
 pub mod pack;
+pub mod prune;
+pub mod read;
 pub mod record;
+pub mod repository;
 pub mod tree;
+pub mod write;
 
-pub use env::{Env, SystemEnv, Timestamp};
+pub use cancel::Cancel;
+pub use env::{DerivedEnv, Env, SystemEnv, Timestamp};
 pub use error::{Error, Finding, Result};
 pub use id::{
     ChunkKind, DomainId, NodeId, ObjectKind, ObjectName, PackId, RepositoryId, SnapshotId,
 };
+pub use read::Reader;
+pub use record::{SnapshotRecord, Summary};
+pub use repository::{HeadView, OpenOptions, Repository, Snapshot};
 pub use stillpoint_chunker::{ChunkId, IdKey};
+pub use write::{WriteOptions, WriteStats, Writer};

@@ -12,6 +12,7 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 const CONTEXT_MESSAGE: &str = "stillpoint format 1: metadata message keys";
+const CONTEXT_BOUNDARY: &str = "stillpoint format 1: catalogue node boundaries";
 const CONTEXT_CONFIG: &str = "stillpoint format 1: config authentication";
 
 const VERSION: u8 = 1;
@@ -85,6 +86,7 @@ impl fmt::Display for RecordContext<'_> {
 pub struct MetadataKey {
     message: Key,
     config: Key,
+    boundary: Key,
 }
 
 impl MetadataKey {
@@ -93,7 +95,16 @@ impl MetadataKey {
 
     /// The metadata key with these bytes.
     pub fn from_bytes(key: &[u8; 32]) -> Self {
-        Self { message: derive(CONTEXT_MESSAGE, &[key]), config: derive(CONTEXT_CONFIG, &[key]) }
+        Self {
+            message: derive(CONTEXT_MESSAGE, &[key]),
+            config: derive(CONTEXT_CONFIG, &[key]),
+            boundary: derive(CONTEXT_BOUNDARY, &[key]),
+        }
+    }
+
+    /// The secret that decides where nodes of the catalogue end.
+    pub(crate) fn catalogue_boundary_key(&self) -> &[u8; 32] {
+        &self.boundary
     }
 
     /// Seals one record with a fresh salt and the fastest cipher.

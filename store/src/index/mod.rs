@@ -71,6 +71,8 @@ pub struct IndexState {
     pub seq: u64,
     /// BLAKE3 of the head's bytes.
     pub head_hash: [u8; 32],
+    /// The head's catalogue; what changed since is found by comparing it with the current one.
+    pub catalogue: crate::tree::Root,
 }
 
 /// Judges whether a pack is live in the head under which the caller works.

@@ -5,15 +5,22 @@
 //! not know; a change that an old reader must not skip raises the version.
 
 pub mod config;
+pub mod head;
 pub mod slot;
+pub mod snapshot;
+
+pub use config::{ChunkSizes, Config, Sizes, UncheckedConfig};
+pub use head::Head;
+pub use slot::{KdfCost, KeySlot, Secret, SlotKind};
+pub use snapshot::{SnapshotRecord, Summary};
 
 #[cfg(test)]
 mod tests;
 
 use crate::error::{Error, Result};
 use crate::limits::RECORD_BYTES_MAX;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// Length of the plain BLAKE3 that ends a record in the clear, bytes.
 const CHECKSUM_LEN: usize = 32;
@@ -40,6 +47,27 @@ pub(crate) fn from_cbor<T: DeserializeOwned>(object: &dyn ToString, bytes: &[u8]
         return Err(Error::damaged(object.to_string(), "there are bytes behind the record"));
     }
     Ok(value)
+}
+
+/// Decodes a sealed record after looking at its version alone, so that a newer one is unsupported, never damaged.
+///
+/// # Errors
+/// `Damaged`, `LimitExceeded`; `Unsupported` for a newer version.
+pub(crate) fn decode_versioned<T: DeserializeOwned>(
+    object: &dyn ToString,
+    plain: &[u8],
+    supported: u32,
+) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let versioned: Versioned = from_cbor(object, plain)?;
+    if versioned.version > supported {
+        let found = versioned.version;
+        return Err(Error::Unsupported { object: object.to_string(), found, supported });
+    }
+    from_cbor(object, plain)
 }
 
 /// Frames a record in the clear: magic, version, body, plain BLAKE3 of all that. The checksum tells damage from a wrong

@@ -1,0 +1,175 @@
+//! Reading chunks: places from the index, frames from packs, every chunk verified against its id.
+
+mod cache;
+
+use crate::backend::ObjectBytes;
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, ChunkKind, NodeId, ObjectName, PackId};
+use crate::index::Location;
+use crate::pack::{PACK_HEADER_LEN, PackKey};
+use crate::repository::{HeadView, Repository, SharedIndex, lost_chunk};
+use crate::tree::{NodeBytes, NodeSource};
+use cache::Cache;
+use std::sync::{Arc, OnceLock};
+
+/// Plaintext of frames kept for chunks that are read one by one: 64 MiB.
+const FRAME_CACHE_BYTES: usize = 64 << 20;
+/// Opened pack keys that are kept.
+const PACK_KEYS_CACHED: usize = 4096;
+
+/// The plaintext of one frame.
+pub type Frame = Arc<Vec<u8>>;
+
+/// Reads chunks under one pinned head.
+pub struct Reader {
+    repository: Arc<Repository>,
+    view: Arc<HeadView>,
+    index: OnceLock<Arc<SharedIndex>>,
+    frames: Cache<(PackId, u32), Frame>,
+    keys: Cache<PackId, Arc<PackKey>>,
+}
+
+impl Repository {
+    /// A reader under the current head. The index is opened at the first look-up.
+    pub fn reader(self: &Arc<Self>) -> Result<Reader> {
+        Ok(self.reader_of(Arc::new(self.head()?)))
+    }
+
+    /// A reader under a pinned head.
+    pub fn reader_of(self: &Arc<Self>, view: Arc<HeadView>) -> Reader {
+        Reader {
+            repository: Arc::clone(self),
+            view,
+            index: OnceLock::new(),
+            frames: Cache::new(FRAME_CACHE_BYTES),
+            keys: Cache::new(PACK_KEYS_CACHED),
+        }
+    }
+}
+
+impl Reader {
+    /// The head that the reader is pinned to.
+    pub fn view(&self) -> &Arc<HeadView> {
+        &self.view
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.repository
+    }
+
+    fn index(&self) -> Result<&Arc<SharedIndex>> {
+        if let Some(index) = self.index.get() {
+            return Ok(index);
+        }
+        let index = self.repository.index(&self.view)?;
+        Ok(self.index.get_or_init(|| index))
+    }
+
+    /// Places of these chunks, in the order asked; None for a chunk that no live pack holds.
+    pub fn locate(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
+        let index = self.index()?;
+        let places = index.lookup(&self.view, ids)?;
+        if places.iter().any(Option::is_none) && self.repository.heal_index(&self.view)? {
+            return index.lookup(&self.view, ids);
+        }
+        Ok(places)
+    }
+
+    fn locate_one(&self, id: &ChunkId) -> Result<Location> {
+        self.locate(&[*id])?.into_iter().next().flatten().ok_or_else(|| lost_chunk(id))
+    }
+
+    /// The plaintext of the frame that holds a chunk, not cached: for readers that go through packs in order.
+    /// Chunks in it are not verified yet: see [`Self::chunk_in`].
+    ///
+    /// # Errors
+    /// `Damaged` or `Missing` names the pack.
+    pub fn read_frame(&self, place: &Location, kind: ChunkKind) -> Result<Vec<u8>> {
+        let name = ObjectName::Pack(place.pack);
+        let key = self.pack_key(place.pack)?;
+        let start = u64::from(place.frame_offset);
+        let sealed =
+            self.repository.backend.read(&name, start..start + u64::from(place.frame_len))?;
+        let frame = key.open_frame(place.frame, &sealed)?;
+        if frame.kind() != kind {
+            return Err(Error::damaged(name, format!("frame {} is of another kind", place.frame)));
+        }
+        Ok(frame.into_bytes())
+    }
+
+    /// Like [`Self::read_frame`], kept for the next chunk of the same frame.
+    pub fn frame(&self, place: &Location, kind: ChunkKind) -> Result<Frame> {
+        let key = (place.pack, place.frame);
+        if let Some(frame) = self.frames.get(&key) {
+            return Ok(frame);
+        }
+        let frame = Arc::new(self.read_frame(place, kind)?);
+        self.frames.put(key, Arc::clone(&frame), frame.len());
+        Ok(frame)
+    }
+
+    /// One chunk out of its frame, verified against its id.
+    ///
+    /// # Errors
+    /// `Damaged` when the frame is too short or holds something else there.
+    pub fn chunk_in<'f>(
+        &self,
+        frame: &'f [u8],
+        place: &Location,
+        id: &ChunkId,
+        kind: ChunkKind,
+    ) -> Result<&'f [u8]> {
+        let damaged = |detail: &str| {
+            Error::damaged(
+                ObjectName::Pack(place.pack),
+                format!("chunk {id} in frame {}: {detail}", place.frame),
+            )
+        };
+        let start = usize::try_from(place.offset).map_err(|_| damaged("offset too large"))?;
+        let len = usize::try_from(place.len).map_err(|_| damaged("length too large"))?;
+        let bytes = start
+            .checked_add(len)
+            .and_then(|end| frame.get(start..end))
+            .ok_or_else(|| damaged("it lies beyond the frame's end"))?;
+        if self.repository.domain.id_key(kind).id(bytes) != *id {
+            return Err(damaged("its content does not match its id"));
+        }
+        Ok(bytes)
+    }
+
+    /// The content of one data chunk, verified.
+    ///
+    /// # Errors
+    /// `Missing` when no live pack holds it; `Damaged` when what is stored does not verify.
+    pub fn chunk(&self, id: &ChunkId) -> Result<ObjectBytes> {
+        self.whole(id, ChunkKind::Data)
+    }
+
+    fn whole(&self, id: &ChunkId, kind: ChunkKind) -> Result<ObjectBytes> {
+        let place = self.locate_one(id)?;
+        let frame = self.frame(&place, kind)?;
+        let len = self.chunk_in(&frame, &place, id, kind)?.len();
+        let start = usize::try_from(place.offset).expect("checked by chunk_in");
+        Ok(ObjectBytes::window(frame, start..start + len).expect("checked by chunk_in"))
+    }
+
+    fn pack_key(&self, pack: PackId) -> Result<Arc<PackKey>> {
+        if let Some(key) = self.keys.get(&pack) {
+            return Ok(key);
+        }
+        let name = ObjectName::Pack(pack);
+        let length = u64::try_from(PACK_HEADER_LEN).expect("a small constant");
+        let header = self.repository.backend.read(&name, 0..length)?;
+        let key = PackKey::open(&pack, &header, &self.repository.id(), &self.repository.domain)?;
+        let key = Arc::new(key);
+        self.keys.put(pack, Arc::clone(&key), 1);
+        Ok(key)
+    }
+}
+
+impl NodeSource for Reader {
+    fn load(&self, id: &NodeId) -> Result<NodeBytes> {
+        self.whole(id, ChunkKind::Node)
+    }
+}

@@ -1,0 +1,77 @@
+//! The head: the one small mutable record of a repository, and the chain that it forms.
+
+use crate::crypto::{MetadataKey, RecordContext, RecordKind};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::id::{RepositoryId, TransactionId};
+use crate::limits::RECORD_BYTES_MAX;
+use crate::tree::Root;
+use serde::{Deserialize, Serialize};
+
+const HEAD_VERSION: u32 = 1;
+
+/// What the head says: which catalogue is current, and how it came to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Format version of this record.
+    pub version: u32,
+    /// 1 for the first head, then one more with each change.
+    pub seq: u64,
+    /// Packs born under a head older than this are never admitted any more.
+    pub fence: u64,
+    /// The catalogue: live snapshots, live packs, tombstones.
+    pub catalogue: Root,
+    /// BLAKE3 of the previous head's bytes; zeros before the first.
+    #[serde(with = "serde_bytes")]
+    pub previous: [u8; 32],
+    /// The attempt that wrote this head; a writer finds its own commit by it after an ambiguous answer.
+    #[serde(with = "serde_bytes")]
+    pub transaction: [u8; 16],
+}
+
+impl Head {
+    /// The head that follows `self`, whose stored bytes have the hash `hash`.
+    pub fn next(&self, hash: [u8; 32], catalogue: Root, transaction: TransactionId) -> Self {
+        Self {
+            version: HEAD_VERSION,
+            seq: self.seq + 1,
+            fence: self.fence,
+            catalogue,
+            previous: hash,
+            transaction: *transaction.as_bytes(),
+        }
+    }
+
+    /// The first head of a new repository.
+    pub fn first(catalogue: Root, transaction: TransactionId) -> Self {
+        Self {
+            version: HEAD_VERSION,
+            seq: 1,
+            fence: 0,
+            catalogue,
+            previous: [0; 32],
+            transaction: *transaction.as_bytes(),
+        }
+    }
+
+    /// Encodes and seals the head for storage.
+    pub fn seal(&self, repository: RepositoryId, key: &MetadataKey, env: &dyn Env) -> Vec<u8> {
+        key.seal(&context(repository), &super::to_cbor(self), env)
+    }
+
+    /// Opens and decodes a stored head.
+    ///
+    /// # Errors
+    /// `Damaged` when it does not verify, `Unsupported` when it is of a newer format.
+    pub fn open(bytes: &[u8], repository: RepositoryId, key: &MetadataKey) -> Result<Self> {
+        if bytes.len() > RECORD_BYTES_MAX {
+            return Err(Error::damaged("head", format!("it is {} bytes long", bytes.len())));
+        }
+        let plain = key.open(&context(repository), bytes)?;
+        super::decode_versioned(&"head", &plain, HEAD_VERSION)
+    }
+}
+
+fn context(repository: RepositoryId) -> RecordContext<'static> {
+    RecordContext { repository, kind: RecordKind::Head, name: b"" }
+}

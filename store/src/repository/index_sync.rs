@@ -1,0 +1,195 @@
+//! Opening the index when a look-up is first needed, and bringing it up to the head in use.
+//!
+//! The index is never believed on what is live; it only says where chunks of live packs lie.
+
+use super::{HeadView, Repository};
+use crate::catalogue::{CatalogueSchema, Key, PackEntry, decode_value};
+use crate::error::{Error, Result};
+use crate::id::{ObjectName, PackId};
+use crate::index::{Index, IndexState, Location, MemoryIndex};
+use crate::pack::{Footer, read_footer};
+use crate::tree;
+use rayon::prelude::*;
+use std::sync::{Arc, Mutex, MutexGuard};
+use stillpoint_chunker::ChunkId;
+
+/// Footers that are read at the same time during a rebuild.
+const FOOTERS_AT_ONCE: usize = 32;
+
+/// The repository's index, shared by everything that works on it in this process.
+pub struct SharedIndex {
+    index: Box<dyn Index>,
+    /// Held while the index moves to another head.
+    moving: Mutex<()>,
+    /// Raised once the index was rebuilt because something was missing from it.
+    healed: Mutex<bool>,
+}
+
+impl SharedIndex {
+    /// Places of these chunks in packs that are live under `view`.
+    pub fn lookup(&self, view: &HeadView, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
+        let packs = view.packs()?;
+        if packs.is_empty() {
+            return Ok(vec![None; ids.len()]);
+        }
+        self.index.lookup(ids, &|pack| packs.contains_key(pack))
+    }
+
+    fn moving(&self) -> MutexGuard<'_, ()> {
+        self.moving.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Repository {
+    /// The index, brought up to `view`.
+    pub fn index(self: &Arc<Self>, view: &HeadView) -> Result<Arc<SharedIndex>> {
+        let shared = self.opened_index()?;
+        {
+            let _moving = shared.moving();
+            self.bring_up(&*shared.index, view)?;
+        }
+        Ok(shared)
+    }
+
+    fn opened_index(&self) -> Result<Arc<SharedIndex>> {
+        let mut slot = self.index.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(shared) = &*slot {
+            return Ok(Arc::clone(shared));
+        }
+        let index: Box<dyn Index> = match &self.options.cache_dir {
+            None => Box::new(MemoryIndex::new()),
+            Some(dir) => {
+                let opened = (self.options.index)(&dir.join("index"))?;
+                if let Some(notice) = opened.notice {
+                    self.note(notice);
+                }
+                opened.index
+            }
+        };
+        let shared =
+            Arc::new(SharedIndex { index, moving: Mutex::new(()), healed: Mutex::new(false) });
+        *slot = Some(Arc::clone(&shared));
+        Ok(shared)
+    }
+
+    fn bring_up(self: &Arc<Self>, index: &dyn Index, view: &HeadView) -> Result<()> {
+        let wanted = view.index_state();
+        match index.state()? {
+            Some(state) if state == wanted => Ok(()),
+            Some(state) if state.repository != self.id() => {
+                self.note("the index belonged to another repository and was rebuilt".into());
+                self.rebuild(index, view)
+            }
+            Some(state) if state.seq < wanted.seq => match self.catch_up(index, &state, view) {
+                // The older catalogue is gone (pruned) or the history is another one: start over.
+                Err(error) if error.is_damage() => self.rebuild(index, view),
+                other => other,
+            },
+            Some(state) => {
+                let now = self.head()?;
+                if now.index_state() == state {
+                    // We work under a pinned older head; what it needs is still in the index.
+                    return Ok(());
+                }
+                self.note("the index was ahead of the repository and was rebuilt".into());
+                self.rebuild(index, view)
+            }
+            None => self.rebuild(index, view),
+        }
+    }
+
+    /// Adds what the catalogue of `view` has and the one that the index reflects had not.
+    fn catch_up(&self, index: &dyn Index, state: &IndexState, view: &HeadView) -> Result<()> {
+        let nodes = view.nodes();
+        let mut added = Vec::new();
+        let changes =
+            tree::diff::<CatalogueSchema>(state.catalogue, view.head.catalogue, &nodes, &nodes);
+        for change in changes {
+            let change = change?;
+            if let (Key::Pack(id), None, Some(value)) =
+                (Key::decode(&change.key)?, &change.old, &change.new)
+            {
+                added.push((id, decode_value::<PackEntry>(value)?));
+            }
+        }
+        let mut additions = Vec::new();
+        for (id, entry) in &added {
+            additions.extend(self.pack_places(id, entry)?);
+        }
+        index.apply(&additions, view.index_state())
+    }
+
+    fn rebuild(&self, index: &dyn Index, view: &HeadView) -> Result<()> {
+        let packs: Vec<(PackId, PackEntry)> =
+            view.packs()?.iter().map(|(id, entry)| (*id, *entry)).collect();
+        let mut groups = packs.chunks(FOOTERS_AT_ONCE).flat_map(|group| {
+            let footers: Vec<Result<Vec<(ChunkId, Location)>>> =
+                group.par_iter().map(|(id, entry)| self.pack_places(id, entry)).collect();
+            footers.into_iter().flat_map(|places| match places {
+                Ok(places) => places.into_iter().map(Ok).collect::<Vec<_>>(),
+                // A damaged footer must not keep the other packs from being used.
+                Err(error) if error.is_damage() => {
+                    self.note(format!("{error}; what only this pack holds cannot be read"));
+                    Vec::new()
+                }
+                Err(error) => vec![Err(error)],
+            })
+        });
+        index.rebuild(&mut groups, view.index_state())
+    }
+
+    /// Where the chunks of one live pack lie, from its footer.
+    fn pack_places(&self, id: &PackId, entry: &PackEntry) -> Result<Vec<(ChunkId, Location)>> {
+        let footer = self.footer(id, entry.size_bytes)?;
+        Ok(footer.locations().map(|(chunk, _kind, location)| (chunk, location)).collect())
+    }
+
+    /// Reads and verifies the footer of a pack of this length.
+    pub(crate) fn footer(&self, id: &PackId, size_bytes: u64) -> Result<Footer> {
+        read_footer(&*self.backend, &self.id(), id, size_bytes, &self.metadata)
+    }
+
+    /// Reads and verifies the footer of a pack that no catalogue lists as live.
+    pub(crate) fn footer_of(&self, id: PackId) -> Result<Footer> {
+        let name = ObjectName::Pack(id);
+        let size = self.backend.size_bytes(&name)?.ok_or_else(|| Error::missing(name))?;
+        self.footer(&id, size)
+    }
+
+    /// Moves the index from `base` to `next`, whose only new packs hold `additions`. If another process moved it
+    /// first, nothing is done: the next use catches up.
+    pub(crate) fn advance_index(
+        self: &Arc<Self>,
+        base: &HeadView,
+        next: &HeadView,
+        additions: &[(ChunkId, Location)],
+    ) -> Result<()> {
+        let opened = self.index.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let Some(shared) = opened else { return Ok(()) };
+        let _moving = shared.moving();
+        if shared.index.state()? == Some(base.index_state()) {
+            shared.index.apply(additions, next.index_state())?;
+        }
+        Ok(())
+    }
+
+    /// Rebuilds the index once per process because a chunk that must exist is not in it.
+    /// Gives false when that was done already.
+    pub(crate) fn heal_index(self: &Arc<Self>, view: &HeadView) -> Result<bool> {
+        let shared = self.opened_index()?;
+        let mut healed = shared.healed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *healed {
+            return Ok(false);
+        }
+        *healed = true;
+        let _moving = shared.moving();
+        self.note("the index was incomplete and was rebuilt".into());
+        self.rebuild(&*shared.index, view)?;
+        Ok(true)
+    }
+}
+
+/// A chunk that a live snapshot needs is in no live pack.
+pub(crate) fn lost_chunk(id: &ChunkId) -> Error {
+    Error::missing(format!("chunk {id}"))
+}

@@ -1,0 +1,295 @@
+//! The repository: creating, opening, and the state that its commands share.
+
+mod history;
+mod index_sync;
+mod keys;
+mod snapshots;
+mod view;
+
+pub use index_sync::SharedIndex;
+pub(crate) use index_sync::lost_chunk;
+pub use snapshots::Snapshot;
+pub use view::HeadView;
+pub(crate) use view::{Attempt, CatalogueEdit};
+
+use crate::backend::{self, Backend, ObjectBytes};
+use crate::cancel::Cancel;
+use crate::catalogue::{self, CatalogueNodes, CatalogueSchema};
+use crate::crypto::{DomainKeys, MetadataKey, RepositoryKey};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::id::{ChunkKind, DomainId, ObjectKind, ObjectName, RepositoryId, SlotId};
+use crate::index::Index;
+use crate::limits::{KEY_SLOTS_MAX, RECORD_BYTES_MAX};
+use crate::pack::Level;
+use crate::record::slot::unlock;
+use crate::record::{ChunkSizes, Config, Head, KdfCost, KeySlot, Secret, Sizes, UncheckedConfig};
+use crate::tree::{Builder, TreeParams};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+use stillpoint_chunker::{Chunker, Gear, Params, Profile};
+
+/// What opening an index gives: the index, and a sentence for the user when it had to be made anew.
+pub struct OpenedIndex {
+    /// The index; its state is None when it is new.
+    pub index: Box<dyn Index>,
+    /// Why an earlier index was dropped, if one was.
+    pub notice: Option<String>,
+}
+
+/// Opens the index kept in a folder. Called at most once, and only when a look-up is needed.
+pub type IndexProvider = Arc<dyn Fn(&Path) -> Result<OpenedIndex> + Send + Sync>;
+
+/// How to open a repository.
+#[derive(Clone)]
+pub struct OpenOptions {
+    /// Where the index and the remembered head of this repository lie; None keeps everything in memory.
+    pub cache_dir: Option<PathBuf>,
+    /// Opens the index in a sub-folder of `cache_dir`; unused without one.
+    pub index: IndexProvider,
+    /// Raised to stop long work.
+    pub cancel: Cancel,
+}
+
+impl OpenOptions {
+    /// Nothing is kept on disk beside the repository; the index lives in memory.
+    pub fn in_memory() -> Self {
+        Self {
+            cache_dir: None,
+            index: Arc::new(|_| Err(Error::Invalid("there is no folder for an index".into()))),
+            cancel: Cancel::new(),
+        }
+    }
+}
+
+/// What a new repository is created with.
+#[derive(Debug, Clone)]
+pub struct CreateOptions {
+    /// A name for the first key slot, for people.
+    pub label: String,
+    /// What one try of a passphrase costs.
+    pub kdf: KdfCost,
+    /// The compression level for those who ask for none.
+    pub level: Level,
+}
+
+impl Default for CreateOptions {
+    fn default() -> Self {
+        Self { label: String::new(), kdf: KdfCost::default(), level: Level::DEFAULT }
+    }
+}
+
+fn sizes_of(profile: Profile) -> Sizes {
+    let params = profile.params();
+    Sizes { min: params.min_bytes(), avg: params.avg_bytes(), max: params.max_bytes() }
+}
+
+fn new_config(env: &dyn Env, options: &CreateOptions) -> Config {
+    let chunks = ChunkSizes {
+        general: sizes_of(Profile::General),
+        dump: sizes_of(Profile::Dump),
+        image: sizes_of(Profile::Image),
+    };
+    let nodes = Sizes {
+        min: TreeParams::MIN_BYTES,
+        avg: TreeParams::AVG_BYTES,
+        max: TreeParams::MAX_BYTES,
+    };
+    let mut config = Config::new(RepositoryId::random(env), env.now(), chunks, nodes);
+    config.level = options.level;
+    config
+}
+
+/// An open repository. Shared behind an `Arc` by everything that works on it.
+pub struct Repository {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) config: Config,
+    pub(crate) key: RepositoryKey,
+    pub(crate) metadata: MetadataKey,
+    pub(crate) domain: DomainKeys,
+    pub(crate) options: OpenOptions,
+    /// The slot that opened the repository.
+    pub(crate) slot: SlotId,
+    index: Mutex<Option<Arc<SharedIndex>>>,
+    notices: Mutex<Vec<String>>,
+    gear: OnceLock<Arc<Gear>>,
+}
+
+impl Repository {
+    /// Creates a repository with one key slot, and opens it.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when there is one.
+    pub fn create(
+        backend: Arc<dyn Backend>,
+        env: Arc<dyn Env>,
+        secret: &Secret,
+        create: &CreateOptions,
+        options: OpenOptions,
+    ) -> Result<Arc<Self>> {
+        if backend.size_bytes(&ObjectName::Config)?.is_some() {
+            return Err(Error::AlreadyExists { location: backend.location() });
+        }
+        backend.initialise()?;
+        let config = new_config(&*env, create);
+        let key = RepositoryKey::generate(&*env);
+        let metadata = key.metadata();
+        let repository = config.repository;
+        let slot = KeySlot::wrap(&key, secret, &repository, &create.label, create.kdf, &*env)?;
+        backend::put(&*backend, &ObjectName::Key(slot.id()), &slot.encode())?;
+        let mut nodes = CatalogueNodes::new(&*backend, repository, &metadata, &*env, 0);
+        let params = catalogue::params(&metadata);
+        let root = Builder::<CatalogueSchema>::new(&params, &mut nodes).finish()?;
+        let head = Head::first(root, crate::id::TransactionId::random(&*env));
+        let bytes = head.seal(repository, &metadata, &*env);
+        match backend.swap_head(None, &bytes)? {
+            backend::Swap::Done => {}
+            backend::Swap::Lost => {
+                return Err(Error::AlreadyExists { location: backend.location() });
+            }
+        }
+        // The config comes last: only a repository that has one exists.
+        backend::put(&*backend, &ObjectName::Config, &config.encode(&metadata))?;
+        Ok(Arc::new(Self::assemble(backend, env, config, key, slot.id(), options)))
+    }
+
+    /// Opens a repository: reads the config and one key slot, nothing else.
+    ///
+    /// # Errors
+    /// `NoRepository`, `WrongSecret`, `Unsupported`, `Damaged`.
+    pub fn open(
+        backend: Arc<dyn Backend>,
+        env: Arc<dyn Env>,
+        secret: &Secret,
+        options: OpenOptions,
+    ) -> Result<Arc<Self>> {
+        let config = match backend::read_whole(&*backend, &ObjectName::Config, RECORD_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(Error::Missing { .. }) => {
+                return Err(Error::NoRepository { location: backend.location() });
+            }
+            Err(error) => return Err(error),
+        };
+        let unverified = UncheckedConfig::parse(&config)?;
+        let slots = read_slots(&*backend)?;
+        let borrowed = slots.iter().map(|(id, bytes)| (*id, &**bytes));
+        let (slot, key) = unlock(borrowed, secret, &unverified.repository())?;
+        let config = unverified.check(&key.metadata())?;
+        Ok(Arc::new(Self::assemble(backend, env, config, key, slot, options)))
+    }
+
+    fn assemble(
+        backend: Arc<dyn Backend>,
+        env: Arc<dyn Env>,
+        config: Config,
+        key: RepositoryKey,
+        slot: SlotId,
+        mut options: OpenOptions,
+    ) -> Self {
+        let metadata = key.metadata();
+        let domain = key.domain(DomainId::default());
+        if let Some(dir) = &mut options.cache_dir {
+            dir.push(config.repository.to_string());
+        }
+        Self {
+            backend,
+            env,
+            config,
+            key,
+            metadata,
+            domain,
+            options,
+            slot,
+            index: Mutex::new(None),
+            notices: Mutex::new(Vec::new()),
+            gear: OnceLock::new(),
+        }
+    }
+
+    /// The repository's identity.
+    pub fn id(&self) -> RepositoryId {
+        self.config.repository
+    }
+
+    /// The parameters drawn at creation.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Time and randomness.
+    pub fn env(&self) -> &Arc<dyn Env> {
+        &self.env
+    }
+
+    /// Where the objects lie.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    /// The flag that stops long work.
+    pub fn cancel(&self) -> &Cancel {
+        &self.options.cancel
+    }
+
+    /// Cuts streams of this kind with this repository's secret table and names the chunks.
+    ///
+    /// # Errors
+    /// `Invalid` when the repository's sizes are not usable by this program.
+    pub fn chunker(&self, profile: Profile) -> Result<Chunker> {
+        let sizes = match profile {
+            Profile::General => self.config.chunks.general,
+            Profile::Dump => self.config.chunks.dump,
+            Profile::Image => self.config.chunks.image,
+        };
+        let params = Params::new(sizes.min, sizes.avg, sizes.max)
+            .map_err(|error| Error::Invalid(format!("config: {error}")))?;
+        let gear = self.gear.get_or_init(|| Arc::new(Gear::keyed(self.domain.gear_secret())));
+        Ok(Chunker::new(Arc::clone(gear), params, self.domain.id_key(ChunkKind::Data).clone()))
+    }
+
+    /// How nodes of manifests and content lists are cut.
+    pub fn tree_params(&self) -> TreeParams {
+        let Sizes { min, avg, max } = self.config.nodes;
+        TreeParams {
+            boundary_key: *self.domain.boundary_key(),
+            min_bytes: min,
+            avg_bytes: avg,
+            max_bytes: max,
+        }
+    }
+
+    pub(crate) fn catalogue_params(&self) -> TreeParams {
+        catalogue::params(&self.metadata)
+    }
+
+    /// One-time messages for the user, such as why an index was rebuilt. Each is given once.
+    pub fn notices(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notices.lock().expect("no panic while noting"))
+    }
+
+    pub(crate) fn note(&self, message: String) {
+        self.notices.lock().expect("no panic while noting").push(message);
+    }
+}
+
+/// Reads all key slots.
+fn read_slots(backend: &dyn Backend) -> Result<Vec<(SlotId, ObjectBytes)>> {
+    let names = backend.list(ObjectKind::Key)?;
+    if names.len() > KEY_SLOTS_MAX {
+        let found = u64::try_from(names.len()).unwrap_or(u64::MAX);
+        let limit = u64::try_from(KEY_SLOTS_MAX).unwrap_or(u64::MAX);
+        return Err(Error::LimitExceeded { object: "keys".into(), what: "count", found, limit });
+    }
+    let mut slots = Vec::new();
+    for (name, _) in names {
+        let ObjectName::Key(id) = name else { continue };
+        match backend::read_whole(backend, &name, RECORD_BYTES_MAX) {
+            Ok(bytes) => slots.push((id, bytes)),
+            // Removed since it was listed.
+            Err(Error::Missing { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(slots)
+}

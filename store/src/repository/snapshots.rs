@@ -1,0 +1,132 @@
+//! Snapshots of a head: listing, finding by what a user typed, forgetting.
+
+use super::{Attempt, CatalogueEdit, HeadView, Repository};
+use crate::backend;
+use crate::catalogue::{Key, SnapshotEntry};
+use crate::error::{Error, Result};
+use crate::id::{ObjectName, SnapshotId};
+use crate::limits::RECORD_BYTES_MAX;
+use crate::record::SnapshotRecord;
+use std::sync::Arc;
+
+/// A live snapshot and its record.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Its name.
+    pub id: SnapshotId,
+    /// What it says.
+    pub record: SnapshotRecord,
+}
+
+impl Repository {
+    /// The live snapshots of the current head, oldest first.
+    ///
+    /// # Errors
+    /// `Damaged` or `Missing` names the first record that cannot be read.
+    pub fn snapshots(self: &Arc<Self>) -> Result<Vec<Snapshot>> {
+        // A snapshot forgotten and pruned while we read is not an error: look at the newer head.
+        let mut view = self.head()?;
+        loop {
+            match self.snapshots_of(&view) {
+                Err(error) if error.is_damage() => {
+                    let now = self.head()?;
+                    if now.hash == view.hash {
+                        return Err(error);
+                    }
+                    view = now;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The live snapshots of a pinned head, oldest first.
+    pub fn snapshots_of(&self, view: &HeadView) -> Result<Vec<Snapshot>> {
+        let mut snapshots = Vec::new();
+        for (id, entry) in view.snapshots()? {
+            snapshots.push(Snapshot { id, record: self.snapshot_record(id, &entry)? });
+        }
+        snapshots.sort_by_key(|snapshot| (snapshot.record.time, snapshot.id));
+        Ok(snapshots)
+    }
+
+    /// Reads and verifies one record.
+    pub(crate) fn snapshot_record(
+        &self,
+        id: SnapshotId,
+        entry: &SnapshotEntry,
+    ) -> Result<SnapshotRecord> {
+        let name = ObjectName::Snapshot(id);
+        let bytes = backend::read_whole(&*self.backend, &name, RECORD_BYTES_MAX)?;
+        if blake3::hash(&bytes).as_bytes() != &entry.hash {
+            return Err(Error::damaged(name, "its bytes are not those that were committed"));
+        }
+        let record = SnapshotRecord::open(&bytes, id, self.id(), &self.metadata)?;
+        if record.root != entry.root {
+            return Err(Error::damaged(name, "it names another manifest than the catalogue"));
+        }
+        Ok(record)
+    }
+
+    /// Finds a snapshot by what a user typed: an id or the beginning of one, `latest`, or `latest~N`.
+    ///
+    /// # Errors
+    /// `NoSuchSnapshot` when none or several match, with the candidates.
+    pub fn find_snapshot(self: &Arc<Self>, spec: &str) -> Result<Snapshot> {
+        let snapshots = self.snapshots()?;
+        let missing = |detail: String| Error::NoSuchSnapshot { detail };
+        if let Some(back) = spec.strip_prefix("latest") {
+            let back = match back.strip_prefix('~') {
+                None if back.is_empty() => 0,
+                Some(number) => number
+                    .parse::<usize>()
+                    .map_err(|_| missing(format!("{spec:?}: expected a number after latest~")))?,
+                None => return Err(missing(format!("no snapshot matches {spec:?}"))),
+            };
+            let count = snapshots.len();
+            return snapshots.into_iter().rev().nth(back).ok_or_else(|| {
+                missing(format!("no snapshot {spec:?}: the repository has {count} snapshots"))
+            });
+        }
+        let wanted = spec.to_ascii_lowercase();
+        let mut matches: Vec<_> = snapshots
+            .into_iter()
+            .filter(|snapshot| !wanted.is_empty() && snapshot.id.to_string().starts_with(&wanted))
+            .collect();
+        match (matches.pop(), matches.len()) {
+            (Some(found), 0) => Ok(found),
+            (Some(last), _) => {
+                matches.push(last);
+                let names: Vec<_> =
+                    matches.iter().take(8).map(|snapshot| snapshot.id.short()).collect();
+                Err(missing(format!("{spec:?} is ambiguous: it matches {}", names.join(", "))))
+            }
+            (None, _) => Err(missing(format!("no snapshot matches {spec:?}"))),
+        }
+    }
+
+    /// Removes snapshots from the head. Their data stays until a prune; ids that are not live are ignored.
+    /// Gives the ids that this call removed.
+    pub fn forget(self: &Arc<Self>, ids: &[SnapshotId]) -> Result<Vec<SnapshotId>> {
+        loop {
+            self.cancel().check()?;
+            let base = self.head()?;
+            let live = base.snapshots()?;
+            let gone: Vec<_> = ids.iter().copied().filter(|id| live.contains_key(id)).collect();
+            if gone.is_empty() {
+                return Ok(gone);
+            }
+            let mut edit = CatalogueEdit::default();
+            for id in &gone {
+                edit.remove(Key::Snapshot(*id));
+            }
+            if let Attempt::Committed(_) = self.attempt(&base, &edit)? {
+                for id in &gone {
+                    // Best effort: prune removes records that no head names.
+                    let _ = self.backend.remove(&ObjectName::Snapshot(*id));
+                }
+                return Ok(gone);
+            }
+        }
+    }
+}

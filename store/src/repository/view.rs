@@ -1,0 +1,243 @@
+//! One verified head and what its catalogue says: the state under which a piece of work runs.
+
+use super::Repository;
+use crate::catalogue::{CatalogueNodes, CatalogueSchema, Key, PackEntry, SnapshotEntry, Tombstone};
+use crate::catalogue::{decode_value, encode_value};
+use crate::error::{Error, Result};
+use crate::id::{PackId, SnapshotId};
+use crate::index::IndexState;
+use crate::record::Head;
+use crate::tree::Tree;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+/// A head, pinned: work that holds it sees one state of the repository, whatever others commit.
+pub struct HeadView {
+    repository: Arc<Repository>,
+    /// The stored bytes, for compare-and-swap.
+    pub(crate) bytes: Vec<u8>,
+    /// BLAKE3 of the stored bytes.
+    pub(crate) hash: [u8; 32],
+    /// The decoded head.
+    pub(crate) head: Head,
+    packs: OnceLock<Arc<BTreeMap<PackId, PackEntry>>>,
+}
+
+impl HeadView {
+    pub(super) fn new(repository: Arc<Repository>, bytes: Vec<u8>, head: Head) -> Self {
+        let hash = *blake3::hash(&bytes).as_bytes();
+        Self { repository, bytes, hash, head, packs: OnceLock::new() }
+    }
+
+    /// The head's sequence number.
+    pub fn seq(&self) -> u64 {
+        self.head.seq
+    }
+
+    /// Packs born under a head older than this are not admitted.
+    pub fn fence(&self) -> u64 {
+        self.head.fence
+    }
+
+    /// The state of an index that reflects this head.
+    pub fn index_state(&self) -> IndexState {
+        IndexState {
+            repository: self.repository.id(),
+            seq: self.head.seq,
+            head_hash: self.hash,
+            catalogue: self.head.catalogue,
+        }
+    }
+
+    /// Reads and writes nodes of the catalogue on top of this head.
+    pub(crate) fn nodes(&self) -> CatalogueNodes<'_> {
+        let repository = &self.repository;
+        CatalogueNodes::new(
+            &*repository.backend,
+            repository.id(),
+            &repository.metadata,
+            &*repository.env,
+            self.head.seq,
+        )
+    }
+
+    /// The live packs; read from the catalogue once and kept.
+    pub fn packs(&self) -> Result<&Arc<BTreeMap<PackId, PackEntry>>> {
+        if let Some(packs) = self.packs.get() {
+            return Ok(packs);
+        }
+        let mut packs = BTreeMap::new();
+        self.each(Key::PACKS, |key, entry: PackEntry| {
+            if let Key::Pack(id) = key {
+                packs.insert(id, entry);
+            }
+            Ok(())
+        })?;
+        Ok(self.packs.get_or_init(|| Arc::new(packs)))
+    }
+
+    /// The live snapshots.
+    pub fn snapshots(&self) -> Result<BTreeMap<SnapshotId, SnapshotEntry>> {
+        let mut snapshots = BTreeMap::new();
+        self.each(Key::SNAPSHOTS, |key, entry: SnapshotEntry| {
+            if let Key::Snapshot(id) = key {
+                snapshots.insert(id, entry);
+            }
+            Ok(())
+        })?;
+        Ok(snapshots)
+    }
+
+    /// The condemned packs.
+    pub fn tombstones(&self) -> Result<BTreeMap<PackId, Tombstone>> {
+        let mut tombstones = BTreeMap::new();
+        self.each(Key::TOMBSTONES, |key, entry: Tombstone| {
+            if let Key::Tombstone(id) = key {
+                tombstones.insert(id, entry);
+            }
+            Ok(())
+        })?;
+        Ok(tombstones)
+    }
+
+    /// One snapshot's entry, or None when it is not live.
+    pub fn snapshot(&self, id: SnapshotId) -> Result<Option<SnapshotEntry>> {
+        let nodes = self.nodes();
+        let tree = Tree::<CatalogueSchema>::open(self.head.catalogue, &nodes);
+        tree.get(&Key::Snapshot(id).encode())?.map(|value| decode_value(&value)).transpose()
+    }
+
+    fn each<T: DeserializeOwned>(
+        &self,
+        letter: u8,
+        mut visit: impl FnMut(Key, T) -> Result<()>,
+    ) -> Result<()> {
+        let nodes = self.nodes();
+        let tree = Tree::<CatalogueSchema>::open(self.head.catalogue, &nodes);
+        let mut cursor = tree.range_from(&[letter])?;
+        while let Some((key, value)) = cursor.peek() {
+            if key.first() != Some(&letter) {
+                break;
+            }
+            visit(Key::decode(key)?, decode_value(value)?)?;
+            cursor.advance()?;
+        }
+        Ok(())
+    }
+}
+
+/// Changes to the catalogue, collected before one compare-and-swap of the head.
+#[derive(Default)]
+pub(crate) struct CatalogueEdit {
+    changes: BTreeMap<Key, Option<Vec<u8>>>,
+    /// Raise the head's fence at least to this; 0 leaves it.
+    pub fence: u64,
+    /// A key that only this edit can have put: found in a later head, it proves that the edit was committed.
+    witness: Option<Key>,
+}
+
+impl CatalogueEdit {
+    /// An edit that puts this key, which no other edit ever puts.
+    pub fn witnessed_by(key: Key) -> Self {
+        Self { witness: Some(key), ..Self::default() }
+    }
+
+    pub fn put<T: Serialize>(&mut self, key: Key, value: &T) {
+        self.changes.insert(key, Some(encode_value(value)));
+    }
+
+    pub fn remove(&mut self, key: Key) {
+        self.changes.insert(key, None);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    fn is_witnessed(&self, view: &HeadView) -> Result<bool> {
+        let Some(witness) = self.witness else { return Ok(false) };
+        let nodes = view.nodes();
+        let tree = Tree::<CatalogueSchema>::open(view.head.catalogue, &nodes);
+        let buried = match witness {
+            Key::Pack(id) => tree.get(&Key::Tombstone(id).encode())?.is_some(),
+            _ => false,
+        };
+        Ok(buried || tree.get(&witness.encode())?.is_some())
+    }
+
+    /// The changes in key order, as `tree::edit` takes them.
+    pub fn encoded(&self) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> + '_ {
+        self.changes.iter().map(|(key, value)| (key.encode(), value.clone()))
+    }
+}
+
+/// The outcome of one attempt to move the head.
+pub(crate) enum Attempt {
+    /// The new head is durable.
+    Committed(HeadView),
+    /// Somebody else moved the head first.
+    Lost,
+}
+
+impl Repository {
+    /// Reads and verifies the current head.
+    ///
+    /// # Errors
+    /// `Missing` when there is none, `Damaged` or `Unsupported` when it cannot be read.
+    pub fn head(self: &Arc<Self>) -> Result<HeadView> {
+        let bytes = self.backend.read_head()?.ok_or_else(|| Error::missing("head"))?;
+        let head = Head::open(&bytes, self.id(), &self.metadata)?;
+        let view = HeadView::new(Arc::clone(self), bytes, head);
+        self.remember_head(&view);
+        Ok(view)
+    }
+
+    /// Tries once to move the head from `base` by `edit`.
+    ///
+    /// # Errors
+    /// After an error of the swap itself the head is read again: if it carries our transaction, the attempt
+    /// counts as committed; if the head is still `base`, the error is passed on.
+    pub(crate) fn attempt(
+        self: &Arc<Self>,
+        base: &HeadView,
+        edit: &CatalogueEdit,
+    ) -> Result<Attempt> {
+        let transaction = crate::id::TransactionId::random(&*self.env);
+        let source = base.nodes();
+        let mut sink = base.nodes();
+        let root = crate::tree::edit::<CatalogueSchema>(
+            base.head.catalogue,
+            edit.encoded(),
+            &self.catalogue_params(),
+            &source,
+            &mut sink,
+        )?;
+        let mut head = base.head.next(base.hash, root, transaction);
+        head.fence = head.fence.max(edit.fence);
+        let bytes = head.seal(self.id(), &self.metadata, &*self.env);
+        let swapped = self.backend.swap_head(Some(&base.bytes), &bytes);
+        let committed = match swapped {
+            Ok(crate::backend::Swap::Done) => true,
+            Ok(crate::backend::Swap::Lost) => false,
+            Err(error) => {
+                let now = self.head()?;
+                if now.hash == base.hash {
+                    return Err(error);
+                }
+                now.head.transaction == *transaction.as_bytes() || edit.is_witnessed(&now)?
+            }
+        };
+        if committed {
+            let view = HeadView::new(Arc::clone(self), bytes, head);
+            self.remember_head(&view);
+            return Ok(Attempt::Committed(view));
+        }
+        for node in sink.written() {
+            // Best effort: prune removes what stays behind.
+            let _ = self.backend.remove(&crate::id::ObjectName::Catalogue(*node));
+        }
+        Ok(Attempt::Lost)
+    }
+}

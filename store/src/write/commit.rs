@@ -1,0 +1,325 @@
+//! The commit: packs durable, then the snapshot record, then the head by compare-and-swap.
+//!
+//! Before each attempt the head is read again. What this session relied on is looked at once more under that very
+//! head, so 'nothing I rely on was condemned' and 'nobody moved the head since I looked' are the same test.
+
+use super::lane::{Lane, LaneStart};
+use super::{FinishedPack, IdSet, State, Writer};
+use crate::backend;
+use crate::catalogue::{Key, PackEntry, SnapshotEntry};
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, ChunkKind, ObjectName, PackId, SnapshotId};
+use crate::index::Location;
+use crate::mark::{References, find_strays};
+use crate::record::SnapshotRecord;
+use crate::repository::{Attempt, CatalogueEdit, HeadView, Repository};
+use crate::tree::Root;
+use std::sync::Arc;
+
+/// Rounds of 'look again, store again what was condemned' before the session gives up.
+const REPAIR_ROUNDS_MAX: usize = 8;
+
+impl Writer {
+    /// Makes the snapshot part of the repository. When this returns Ok, the snapshot is durable and live.
+    ///
+    /// # Errors
+    /// `Conflict` when data that was relied on was removed by another process and can no longer be read;
+    /// errors of the storage. After an error the snapshot is not acknowledged.
+    pub fn commit(self, mut record: SnapshotRecord) -> Result<(SnapshotId, SnapshotRecord)> {
+        if self.options.dry_run {
+            return Err(Error::Invalid("a dry run cannot commit".into()));
+        }
+        let mut state = self.state();
+        let state = &mut *state;
+        state.data.flush()?;
+        state.nodes.flush()?;
+        let mut repairs = 0;
+        loop {
+            self.repository.cancel().check()?;
+            let base = self.repository.head()?;
+            if !self.is_intact(state, &base)? {
+                repairs += 1;
+                if repairs > REPAIR_ROUNDS_MAX {
+                    return Err(Error::Conflict {
+                        detail: "other processes keep removing what this run stores".into(),
+                    });
+                }
+                self.repair(state, base, record.root)?;
+                continue;
+            }
+            let stored: u64 =
+                self.finished_packs().iter().map(|pack| pack.summary.size_bytes).sum();
+            record.summary.bytes_stored = state.stats.bytes_stored + stored;
+            let started = record.started.as_nanos();
+            let elapsed = self.repository.env.now().as_nanos() - started;
+            record.summary.duration_ns = u64::try_from(elapsed.max(0)).unwrap_or(u64::MAX);
+            record.base_seq = base.seq();
+            if let Some(id) = self.try_commit(&base, &record)? {
+                return Ok((id, record));
+            }
+        }
+    }
+
+    /// One attempt; None when somebody else moved the head first.
+    fn try_commit(&self, base: &HeadView, record: &SnapshotRecord) -> Result<Option<SnapshotId>> {
+        let repository = &self.repository;
+        // Each attempt has a record of its own: a pruner may remove a record that no head names.
+        let id = SnapshotId::random(&*repository.env);
+        let sealed = record.seal(id, repository.id(), &repository.metadata, &*repository.env)?;
+        backend::put(&*repository.backend, &ObjectName::Snapshot(id), &sealed)?;
+        let mut edit = CatalogueEdit::witnessed_by(Key::Snapshot(id));
+        let additions = self.add_packs(&mut edit);
+        let entry = SnapshotEntry {
+            hash: *blake3::hash(&sealed).as_bytes(),
+            root: record.root,
+            committed: repository.env.now(),
+        };
+        edit.put(Key::Snapshot(id), &entry);
+        match repository.attempt(base, &edit)? {
+            Attempt::Committed(next) => {
+                if let Err(error) = repository.advance_index(base, &next, &additions) {
+                    // The index is a cache; the next use finds it behind and brings it up.
+                    tracing::warn!(%error, "the index was not brought up after the commit");
+                }
+                Ok(Some(id))
+            }
+            Attempt::Lost => {
+                let _ = repository.backend.remove(&ObjectName::Snapshot(id));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Puts the finished packs into an edit; gives the places of their chunks.
+    fn add_packs(&self, edit: &mut CatalogueEdit) -> Vec<(ChunkId, Location)> {
+        let mut additions = Vec::new();
+        for pack in self.finished_packs() {
+            let summary = &pack.summary;
+            let entry = PackEntry {
+                size_bytes: summary.size_bytes,
+                hash: summary.hash,
+                born: summary.born,
+                data_chunks: summary.data_chunks,
+                node_chunks: summary.node_chunks,
+            };
+            edit.put(Key::Pack(summary.id), &entry);
+            additions.extend(pack.places);
+        }
+        additions
+    }
+
+    fn finished_packs(&self) -> Vec<FinishedPack> {
+        self.finished.lock().expect("no panic while listed").clone()
+    }
+
+    /// Makes the packs that are durable so far live, without a snapshot, and forgets their chunks here.
+    pub(super) fn make_packs_live(&self, state: &mut State) -> Result<()> {
+        loop {
+            let base = self.repository.head()?;
+            self.drop_void_packs(state, &base)?;
+            let packs = self.finished_packs();
+            let Some(first) = packs.first() else { return Ok(()) };
+            let mut edit = CatalogueEdit::witnessed_by(Key::Pack(first.summary.id));
+            let additions = self.add_packs(&mut edit);
+            let Attempt::Committed(next) = self.repository.attempt(&base, &edit)? else { continue };
+            // From now on these chunks are found through the index.
+            let shared = self.repository.index(&base)?;
+            self.repository.advance_index(&base, &next, &additions)?;
+            for (id, _) in &additions {
+                state.own.remove(id);
+            }
+            for pack in &packs {
+                state.relied.insert(pack.summary.id);
+                state.stats.bytes_stored += pack.summary.size_bytes;
+            }
+            let live: Vec<PackId> = packs.iter().map(|pack| pack.summary.id).collect();
+            let mut finished = self.finished.lock().expect("no panic while listed");
+            finished.retain(|pack| !live.contains(&pack.summary.id));
+            drop(finished);
+            state.index = Some(shared);
+            state.view = Arc::new(next);
+            return Ok(());
+        }
+    }
+
+    /// Whether everything that the session relies on still stands under `base`.
+    fn is_intact(&self, state: &State, base: &HeadView) -> Result<bool> {
+        let packs = base.packs()?;
+        if state.relied.iter().any(|pack| !packs.contains_key(pack)) {
+            return Ok(false);
+        }
+        if let Some(parent) = state.parent
+            && base.snapshot(parent)?.is_none()
+        {
+            return Ok(false);
+        }
+        Ok(self.void_packs(base)?.is_empty())
+    }
+
+    /// Own packs that can no longer become live: condemned as orphans, or born before the fence.
+    fn void_packs(&self, base: &HeadView) -> Result<Vec<PackId>> {
+        let own = self.finished_packs();
+        if own.is_empty() {
+            return Ok(Vec::new());
+        }
+        let condemned = base.tombstones()?;
+        let void = own
+            .iter()
+            .map(|pack| &pack.summary)
+            .filter(|summary| condemned.contains_key(&summary.id) || summary.born < base.fence());
+        Ok(void.map(|summary| summary.id).collect())
+    }
+
+    /// Takes void packs out of the list and stores their chunks again, read back from them.
+    fn drop_void_packs(&self, state: &mut State, base: &HeadView) -> Result<()> {
+        let void = self.void_packs(base)?;
+        if void.is_empty() {
+            return Ok(());
+        }
+        let mut finished = self.finished.lock().expect("no panic while listed");
+        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut *finished)
+            .into_iter()
+            .partition(|pack| void.contains(&pack.summary.id));
+        *finished = kept;
+        drop(finished);
+        let mut lost: IdSet = gone.iter().flat_map(FinishedPack::ids).collect();
+        for id in &lost {
+            state.own.remove(id);
+        }
+        // New packs are born under the newest head, so that the fence does not void them again.
+        self.restart_lanes(state)?;
+        self.store_again(state, &mut lost, &void)
+    }
+
+    /// Finds every chunk that the new manifest needs and that no live pack holds under the newest head, and
+    /// stores it again from the condemned pack, as long as that can still be read.
+    fn repair(&self, state: &mut State, base: HeadView, root: Root) -> Result<()> {
+        self.drop_void_packs(state, &base)?;
+        state.data.flush()?;
+        state.nodes.flush()?;
+        let view = Arc::new(self.repository.head()?);
+        let index = self.repository.index(&view)?;
+        let condemned: Vec<PackId> = view.tombstones()?.into_keys().collect();
+        let own = self.finished_packs();
+        let mut references = References::new(&self.repository);
+        references.add(view.packs()?.iter())?;
+        for pack in condemned.iter().chain(own.iter().map(|pack| &pack.summary.id)) {
+            if let Ok(footer) = self.repository.footer_of(*pack) {
+                references.add_footer(&footer);
+            }
+        }
+        let here: IdSet = own.iter().flat_map(FinishedPack::ids).collect();
+        let needed: Vec<ChunkId> =
+            references.reachable([root.id])?.into_iter().filter(|id| !here.contains(id)).collect();
+        let places = index.lookup(&view, &needed)?;
+        let mut lost: IdSet = needed
+            .iter()
+            .zip(&places)
+            .filter_map(|(id, place)| place.is_none().then_some(*id))
+            .collect();
+        state.relied = places.iter().flatten().map(|place| place.pack).collect();
+        // From now on nothing is taken for granted but what was just seen.
+        state.parent = None;
+        state.view = view;
+        state.index = Some(index);
+        self.store_again(state, &mut lost, &condemned)?;
+        state.data.flush()?;
+        state.nodes.flush()
+    }
+
+    /// Starts new lanes whose packs are born under the newest head.
+    fn restart_lanes(&self, state: &mut State) -> Result<()> {
+        let born = self.repository.head()?.seq();
+        let mut seed = [0u8; 32];
+        self.repository.env.fill_random(&mut seed);
+        let start = LaneStart { born, verify: self.options.verify, seed };
+        let lane = |kind| Lane::start(&self.repository, kind, start, &self.pool, &self.finished);
+        state.data.flush()?;
+        state.nodes.flush()?;
+        state.data = lane(ChunkKind::Data);
+        state.nodes = lane(ChunkKind::Node);
+        Ok(())
+    }
+
+    /// Reads lost chunks from packs that are not live but may still exist, and stores them in new packs.
+    fn store_again(&self, state: &mut State, lost: &mut IdSet, from: &[PackId]) -> Result<()> {
+        let gone = |error: Error| Error::Conflict { detail: error.to_string() };
+        let strays = find_strays(&self.repository, from.iter(), |id| lost.contains(id));
+        let mut order: Vec<_> = strays.into_iter().collect();
+        order.sort_by_key(|(_, stray)| (stray.place.pack, stray.place.frame, stray.place.offset));
+        let reader = self.repository.reader_of(Arc::clone(&state.view));
+        for (id, stray) in order {
+            let frame = reader.frame(&stray.place, stray.kind).map_err(gone)?;
+            let bytes = reader.chunk_in(&frame, &stray.place, &id, stray.kind).map_err(gone)?;
+            match stray.kind {
+                ChunkKind::Data => state.data.push(id, bytes, Vec::new())?,
+                ChunkKind::Node => state.nodes.push(id, bytes, stray.references)?,
+            }
+            state.own.insert(id);
+            lost.remove(&id);
+        }
+        match lost.iter().next() {
+            None => Ok(()),
+            Some(id) => Err(Error::Conflict {
+                detail: format!("{} chunks, the first of them {id}, are in no pack", lost.len()),
+            }),
+        }
+    }
+}
+
+/// What prune needs of a session that moves chunks.
+impl Writer {
+    pub(crate) fn repository(&self) -> &Arc<Repository> {
+        &self.repository
+    }
+
+    /// Whether this session stores the chunk already.
+    pub(crate) fn is_own(&self, id: &ChunkId) -> bool {
+        self.state().own.contains(id)
+    }
+
+    /// Stores a chunk that lies in another live pack too.
+    pub(crate) fn store_moved(
+        &self,
+        id: ChunkId,
+        kind: ChunkKind,
+        bytes: &[u8],
+        references: Vec<ChunkId>,
+    ) -> Result<()> {
+        let mut state = self.state();
+        state.own.insert(id);
+        match kind {
+            ChunkKind::Data => state.data.push(id, bytes, references),
+            ChunkKind::Node => state.nodes.push(id, bytes, references),
+        }
+    }
+
+    /// Closes the open packs and waits until they are durable.
+    pub(crate) fn make_durable(&self) -> Result<()> {
+        let mut state = self.state();
+        state.data.flush()?;
+        state.nodes.flush()
+    }
+
+    /// Stores again what lies in own packs that can no longer become live.
+    pub(crate) fn drop_void(&self, base: &HeadView) -> Result<()> {
+        self.drop_void_packs(&mut self.state(), base)
+    }
+
+    /// Puts the session's packs into an edit.
+    pub(crate) fn put_packs(&self, edit: &mut CatalogueEdit) {
+        self.add_packs(edit);
+    }
+
+    /// The session's packs became live: brings the index up.
+    pub(crate) fn packs_are_live(&self, base: &HeadView, next: &HeadView) -> Result<()> {
+        let additions = self.add_packs(&mut CatalogueEdit::default());
+        self.repository.advance_index(base, next, &additions)
+    }
+}
+
+impl FinishedPack {
+    fn ids(&self) -> impl Iterator<Item = ChunkId> + '_ {
+        self.places.iter().map(|(id, _)| *id)
+    }
+}
