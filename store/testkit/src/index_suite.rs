@@ -6,6 +6,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use stillpoint_store::id::RepositoryId;
 use stillpoint_store::index::{Index, IndexState, Location};
+use stillpoint_store::tree::Root;
 use stillpoint_store::{ChunkId, Error, PackId, Result};
 
 /// One place for an index.
@@ -46,7 +47,10 @@ pub fn index_suite(make: impl Fn() -> IndexFixture) {
 /// The state of head `seq`.
 pub fn state(seq: u64) -> IndexState {
     let repository = RepositoryId::from_bytes([7; 16]);
-    IndexState { repository, seq, head_hash: [u8::try_from(seq % 251).expect("small"); 32] }
+    let byte = u8::try_from(seq % 251).expect("small");
+    let catalogue =
+        Root { id: ChunkId::from_bytes([byte; 32]), level: byte % 4, entries: seq, bytes: seq * 7 };
+    IndexState { repository, seq, head_hash: [byte; 32], catalogue }
 }
 
 /// A chunk id that looks like a hash of the number.

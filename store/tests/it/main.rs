@@ -2,4 +2,5 @@
 
 mod backends;
 mod indexes;
-mod killed;
+mod lab;
+mod sessions;

@@ -1,7 +1,5 @@
-//! The doubles themselves (a fault strikes where it was planned, crash images are complete, a tree on disk is the one
-//! that was described), the committed fuzz corpus, and the habits of the whole checkout.
+//! The doubles themselves: a fault strikes where it was planned, crash images are complete, and a tree on disk is the
+//! one that was described.
 
 mod doubles;
-mod fuzz;
-mod tidy;
 mod trees;
