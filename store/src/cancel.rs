@@ -30,3 +30,10 @@ impl Cancel {
         if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
 }
+
+impl From<Arc<AtomicBool>> for Cancel {
+    /// Shares a flag that a signal handler raises.
+    fn from(flag: Arc<AtomicBool>) -> Self {
+        Self(flag)
+    }
+}
