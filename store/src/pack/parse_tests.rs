@@ -17,7 +17,7 @@ const END: u64 = 1 << 20;
 
 fn footer() -> Footer {
     let id = |byte| ChunkId::from_bytes([byte; 32]);
-    let mut footer = Footer::new(PACK, DomainId(3), 77);
+    let mut footer = Footer::new(PACK, DomainId(3), 77, -5);
     footer.push_frame(ChunkKind::Node, 500, 2);
     footer.push_chunk(id(1), 100, &[id(10), id(11)]);
     footer.push_chunk(id(2), 200, &[]);
@@ -65,6 +65,7 @@ fn footers_round_trip() {
     check(&bytes).unwrap();
     let references: Vec<usize> = (0..5).map(|at| parsed.references(at).len()).collect();
     assert_eq!(references, [2, 0, 0, 1, 0]);
+    assert_eq!((parsed.born(), parsed.created().seconds), (77, -5));
     let places: Vec<_> = parsed
         .locations()
         .map(|(_, kind, place)| (kind, place.frame, place.frame_offset, place.offset, place.len))
@@ -84,7 +85,7 @@ fn footers_round_trip() {
 #[test]
 fn impossible_footers_are_refused() {
     let whole = footer().encode();
-    let frames = 32;
+    let frames = 40;
     let lengths = frames + 3 * 12 + 4 * 32;
     let refused = |what: &str, place: usize, value: u32, end: u64| {
         let mut bytes = whole.clone();
@@ -93,12 +94,12 @@ fn impossible_footers_are_refused() {
     };
     for (what, place, value) in [
         ("version 0", 0, 0),
-        ("more frames", 16, 4),
-        ("fewer frames", 16, 2),
-        ("more chunks", 20, 5),
-        ("as many references as fit in memory", 28, u32::MAX),
-        ("more nodes", 24, 4),
-        ("fewer references", 28, 2),
+        ("more frames", 24, 4),
+        ("fewer frames", 24, 2),
+        ("more chunks", 28, 5),
+        ("as many references as fit in memory", 36, u32::MAX),
+        ("more nodes", 32, 4),
+        ("fewer references", 36, 2),
         ("a kind of chunk that is not", frames, 2),
         ("an empty frame", frames + 4, 28),
         ("a frame without chunks", frames + 8, 0),
@@ -109,7 +110,7 @@ fn impossible_footers_are_refused() {
         assert!(matches!(error, Error::Damaged { .. }), "{what}: {error}");
     }
     for (what, place, value) in [
-        ("chunks beyond the limit", 20, u32::MAX),
+        ("chunks beyond the limit", 28, u32::MAX),
         ("a frame beyond the limit", frames + 4, u32::MAX),
         ("chunks in a frame beyond the limit", frames + 8, u32::MAX),
         ("a chunk beyond the limit", lengths, (8 << 20) + 1),

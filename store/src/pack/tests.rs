@@ -307,7 +307,7 @@ fn newer_packs_are_unsupported() {
         let error = world.read_all(&summary.id).unwrap_err();
         assert!(matches!(error, Error::Unsupported { found: 2, supported: 1, .. }), "{error}");
     }
-    let footer = Footer::new(summary.id, DomainId(0), 0);
+    let footer = Footer::new(summary.id, DomainId(0), 0, 0);
     let mut bytes = footer.encode();
     bytes[0] = 2;
     let error = Footer::parse(summary.id, &bytes, 1000).unwrap_err();

@@ -169,7 +169,7 @@ fn lists_are_complete(fixture: &BackendFixture) {
     for kind in KINDS {
         let numbers = if kind == ObjectKind::Config { 0..=0 } else { 0..=u8::MAX };
         let wanted: Vec<_> =
-            numbers.step_by(17).map(|number| (name(kind, number), u64::from(number) + 1)).collect();
+            numbers.step_by(51).map(|number| (name(kind, number), u64::from(number) + 1)).collect();
         for (name, size) in &wanted {
             put(&*backend, name, &vec![1; usize::try_from(*size).unwrap()]).unwrap();
         }
@@ -293,7 +293,7 @@ fn random_operations(fixture: &BackendFixture) {
     let backend = (fixture.open)();
     let mut random = Random::new(42);
     let mut model: BTreeMap<ObjectName, Vec<u8>> = BTreeMap::new();
-    for step in 0..300 {
+    for step in 0..150 {
         let kind = *random.pick(&KINDS);
         let name = name(kind, u8::try_from(random.below(6)).unwrap());
         with_label(format_args!("step {step}, {name}"), || match random.below(4) {

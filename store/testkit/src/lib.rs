@@ -3,10 +3,13 @@
 //! Only ever a dev-dependency (and the benches' tool box). Knows traits and plain descriptions, never how a
 //! repository is built. Everything random has a seed, and every failure names it.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+
 pub mod backend_suite;
 pub mod crash;
 pub mod env;
 pub mod fault;
+pub mod fuzz;
 pub mod index_suite;
 pub mod random;
 pub mod tree;

@@ -2,5 +2,6 @@
 
 mod backends;
 mod indexes;
+mod killed;
 mod lab;
 mod sessions;

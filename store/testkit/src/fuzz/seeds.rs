@@ -1,0 +1,177 @@
+//! The seeds of the fuzz corpora: valid inputs, made by the writers themselves with fixed keys and a seeded clock.
+
+use super::{REPOSITORY, metadata_key, repository_key};
+use crate::SeededEnv;
+use stillpoint_archive::entry::{
+    Content, ContentItem, ContentSchema, Entry, EntryKind, ManifestSchema,
+};
+use stillpoint_store::backend::{MemoryBackend, read_whole};
+use stillpoint_store::crypto::{RecordContext, RecordKind};
+use stillpoint_store::id::SlotId;
+use stillpoint_store::limits::PACK_BYTES_MAX;
+use stillpoint_store::pack::{
+    FrameChunk, Level, PackBuilder, PackEnd, PackOptions, compress_frame,
+};
+use stillpoint_store::record::config::{ChunkSizes, Config, Sizes};
+use stillpoint_store::record::slot::{KdfCost, KeySlot, Secret};
+use stillpoint_store::tree::memory::MemoryNodes;
+use stillpoint_store::tree::{Builder, NodeSource, TreeParams};
+use stillpoint_store::{ChunkId, ChunkKind, DomainId, Env, IdKey, ObjectName, PackId, Timestamp};
+
+/// The name of the slot that the slot target parses.
+pub(super) const SLOT: SlotId = SlotId::from_bytes([4; SlotId::LEN]);
+
+const CHECKSUM_LEN: usize = 32;
+
+/// One committed input: target, file name, bytes.
+pub type Seed = (&'static str, &'static str, Vec<u8>);
+
+/// Every seed, for `fuzz/corpus/TARGET/NAME`.
+pub fn seeds() -> Vec<Seed> {
+    let mut seeds = vec![
+        ("footer", "seed-two-frames", footer()),
+        ("pack", "seed-whole", Vec::new()),
+        ("config", "seed-usual", config()),
+        ("slot", "seed-passphrase", slot(&Secret::passphrase("correct horse battery staple"))),
+        ("slot", "seed-key-file", slot(&Secret::key_file(&[1; 64]))),
+    ];
+    seeds.extend(entries());
+    seeds.extend(nodes());
+    seeds
+}
+
+/// A pack with a frame of data and a frame of nodes, and its name.
+pub(super) fn real_pack() -> (PackId, Vec<u8>) {
+    let env = SeededEnv::new(2);
+    let backend = MemoryBackend::new();
+    let keys = repository_key().domain(DomainId::default());
+    let mut options = PackOptions::new(REPOSITORY, 3);
+    options.aead = stillpoint_store::crypto::Aead::ChaCha20Poly1305;
+    let mut builder = PackBuilder::create(&backend, &keys, &options, &env).expect("memory");
+    let id = *builder.id();
+    let texts = [b"a line of text, and again, ".repeat(40), vec![0; 300], b"short".to_vec()];
+    for (kind, chunks) in [(ChunkKind::Data, &texts[..]), (ChunkKind::Node, &texts[1..])] {
+        let slices: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+        let frame = compress_frame(&slices, Level::DEFAULT).expect("short frames compress");
+        let referred = [ChunkId::from_bytes([8; 32])];
+        let chunk = |bytes: &&[u8]| FrameChunk {
+            id: keys.id_key(kind).id(bytes),
+            len: u32::try_from(bytes.len()).expect("short"),
+            references: referred.iter().filter(|_| kind == ChunkKind::Node).copied().collect(),
+        };
+        let chunks: Vec<_> = slices.iter().map(chunk).collect();
+        builder.append_frame(kind, &frame, &chunks).expect("the frame fits");
+    }
+    builder.finish(PackEnd::Last, &metadata_key(), &env).expect("memory takes everything");
+    let most = usize::try_from(PACK_BYTES_MAX).expect("a pack fits into memory");
+    let bytes = read_whole(&backend, &ObjectName::Pack(id), most).expect("it was just written");
+    (id, bytes.to_vec())
+}
+
+/// The plaintext of the real pack's footer behind four bytes that say where it stood.
+fn footer() -> Vec<u8> {
+    let (id, bytes) = real_pack();
+    let trailer = bytes.len() - 16;
+    let len = bytes.get(trailer..).and_then(|trailer| trailer.first_chunk::<4>());
+    let len = u32::from_le_bytes(*len.expect("a trailer"));
+    let start = trailer - usize::try_from(len).expect("32 bits fit");
+    let sealed = bytes.get(start..trailer).expect("the footer lies before the trailer");
+    let (repository, kind) = (REPOSITORY, RecordKind::Footer);
+    let context = RecordContext { repository, kind, name: id.as_bytes() };
+    let plain = metadata_key().open(&context, sealed).expect("the footer opens");
+    let start = u32::try_from(start).expect("a small pack").to_le_bytes();
+    [start.as_slice(), &plain].concat()
+}
+
+fn config() -> Vec<u8> {
+    let sizes = |avg| Sizes { min: avg / 4, avg, max: avg * 4 };
+    let chunks = ChunkSizes { general: sizes(65_536), dump: sizes(8192), image: sizes(32_768) };
+    let config = Config::new(REPOSITORY, SeededEnv::new(3).now(), chunks, sizes(32_768));
+    without_checksum(config.encode(&metadata_key()))
+}
+
+fn slot(secret: &Secret) -> Vec<u8> {
+    let (env, cost) = (SeededEnv::new(4), KdfCost::LEAST);
+    let slot = KeySlot::wrap(&repository_key(), secret, &REPOSITORY, "laptop", cost, &env);
+    without_checksum(slot.expect("the secret is strong enough").encode())
+}
+
+fn without_checksum(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.truncate(bytes.len() - CHECKSUM_LEN);
+    bytes
+}
+
+fn entry(kind: EntryKind, size: u64) -> Entry {
+    Entry {
+        kind,
+        mode: 0o4755,
+        uid: 1000,
+        gid: 100,
+        user: b"someone".to_vec(),
+        group: b"users".to_vec(),
+        mtime: Timestamp { seconds: -5, nanos: 999_999_999 },
+        ctime: Timestamp { seconds: 1_700_000_000, nanos: 1 },
+        btime: Some(Timestamp { seconds: 1_600_000_000, nanos: 0 }),
+        inode: 77,
+        device: 2049,
+        nlink: 2,
+        size,
+        flags: 0x10,
+        xattrs: vec![(b"user.colour".to_vec(), b"blue".to_vec())],
+        racy: true,
+    }
+}
+
+fn some_entries() -> Vec<(&'static str, Entry)> {
+    let items = vec![
+        ContentItem::Data { id: ChunkId::from_bytes([6; 32]), len: 70_000 },
+        ContentItem::Hole { len: 1 << 40 },
+        ContentItem::Data { id: ChunkId::from_bytes([7; 32]), len: 5 },
+    ];
+    let size = items.iter().map(ContentItem::len_bytes).sum();
+    let inline = EntryKind::File(Content::Inline(b"tiny".to_vec()));
+    let link = EntryKind::Symlink { target: b"../\xff elsewhere".to_vec() };
+    vec![
+        ("seed-inline", entry(inline, 4)),
+        ("seed-chunks", entry(EntryKind::File(Content::Chunks(items)), size)),
+        ("seed-directory", entry(EntryKind::Directory, 0)),
+        ("seed-symlink", entry(link, 0)),
+        ("seed-fifo", entry(EntryKind::Fifo, 0)),
+        ("seed-device", entry(EntryKind::BlockDevice { major: 8, minor: 1 }, 0)),
+    ]
+}
+
+fn entries() -> Vec<Seed> {
+    some_entries().into_iter().map(|(name, entry)| ("entry", name, entry.to_bytes())).collect()
+}
+
+/// A leaf and a branch of a manifest, and a leaf of a content list.
+fn nodes() -> Vec<Seed> {
+    let memory = MemoryNodes::new(IdKey::new([2; 32]));
+    let params =
+        TreeParams { boundary_key: [1; 32], min_bytes: 512, avg_bytes: 1024, max_bytes: 4096 };
+    let mut sink = &memory;
+    let mut builder = Builder::<ManifestSchema>::new(&params, &mut sink);
+    let values: Vec<_> = some_entries().into_iter().map(|(_, entry)| entry.to_bytes()).collect();
+    for (number, value) in values.iter().cycle().take(60).enumerate() {
+        let key = format!("home/file-{number:04}");
+        builder.push(key.as_bytes(), value).expect("keys ascend");
+    }
+    let root = builder.finish().expect("memory takes everything");
+    let mut sink = &memory;
+    let mut builder = Builder::<ContentSchema>::new(&params, &mut sink);
+    for number in 0..9 {
+        let mut value = Vec::new();
+        let id = ChunkId::from_bytes([number; 32]);
+        ContentItem::Data { id, len: 100 }.encode(&mut value);
+        builder.push(&[], &value).expect("a sequence takes everything");
+    }
+    let content = builder.finish().expect("memory takes everything");
+    let load = |id| memory.load(&id).expect("it was just stored").to_vec();
+    let leaf = memory.ids().into_iter().find(|id| *id != root.id && *id != content.id);
+    vec![
+        ("node", "seed-branch", load(root.id)),
+        ("node", "seed-leaf", load(leaf.expect("sixty entries make several leaves"))),
+        ("node", "seed-content", load(content.id)),
+    ]
+}
