@@ -10,6 +10,8 @@ pub mod check;
 pub mod crypto;
 pub mod env;
 pub mod error;
+#[cfg(test)]
+mod format_vectors;
 pub mod id;
 pub mod index;
 pub mod limits;

@@ -5,6 +5,7 @@
 use super::metadata::MetadataKey;
 use crate::env::Env;
 use crate::id::{ChunkKind, DomainId};
+use hpke::Serializable;
 use hpke::kem::{Kem, X25519HkdfSha256};
 use std::fmt;
 use stillpoint_chunker::{ChunkId, IdKey};
@@ -132,6 +133,11 @@ impl DomainKeys {
     /// True if packs of the domain can be opened with these keys.
     pub fn can_open(&self) -> bool {
         self.secret.is_some()
+    }
+
+    /// The public half of the domain's X25519 pair.
+    pub fn public_bytes(&self) -> [u8; 32] {
+        self.public.to_bytes().into()
     }
 
     /// The same keys without the X25519 secret.

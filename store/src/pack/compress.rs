@@ -101,6 +101,12 @@ pub struct CompressedFrame {
 }
 
 impl CompressedFrame {
+    /// A frame that was compressed elsewhere; nothing about it has been checked.
+    #[cfg(test)]
+    pub(crate) fn from_parts(codec: Codec, raw_len: u32, chunk_count: u32, bytes: Vec<u8>) -> Self {
+        Self { codec, raw_len, chunk_count, bytes }
+    }
+
     /// How the bytes are stored.
     pub fn codec(&self) -> Codec {
         self.codec

@@ -1,0 +1,230 @@
+//! The hex vectors of FORMAT.md: each decodes to what the page says, and is written again byte for byte.
+
+use crate::backend::{Backend, MemoryBackend};
+use crate::crypto::test_env::SeededEnv;
+use crate::crypto::{Aead, DomainKeys, MetadataKey, RecordContext, RecordKind, RepositoryKey};
+use crate::env::{Env, Timestamp};
+use crate::error::Result;
+use crate::id::{ChunkKind, DomainId, ObjectName, PackId, RepositoryId, SlotId};
+use crate::pack::*;
+use crate::record::config::{ChunkSizes, Config, Sizes, UncheckedConfig};
+use crate::record::slot::{KdfCost, KeySlot, Secret, unlock};
+use crate::tree::memory::MemoryNodes;
+use crate::tree::{Builder, Schema, Tree, TreeParams};
+use std::fmt::Write;
+use stillpoint_chunker::ChunkId;
+
+const PAGE: &str = include_str!("../../FORMAT.md");
+
+/// The bytes of the block that starts with "```hex NAME".
+fn vector(name: &str) -> Vec<u8> {
+    let start = PAGE.find(&format!("```hex {name}\n")).unwrap_or_else(|| panic!("no {name}"));
+    let block = PAGE[start..].lines().skip(1).take_while(|line| !line.starts_with("```"));
+    let digits: String = block.flat_map(str::chars).filter(|c| !c.is_whitespace()).collect();
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal digits");
+    (0..digits.len()).step_by(2).map(byte).collect()
+}
+
+/// Compares with the page; shows what the page would have to say.
+#[track_caller]
+fn check(name: &str, bytes: &[u8]) {
+    let mut lines = String::new();
+    for line in bytes.chunks(32) {
+        line.iter().for_each(|byte| write!(lines, "{byte:02x}").unwrap());
+        lines.push('\n');
+    }
+    assert!(vector(name) == bytes, "FORMAT.md has other bytes:\n```hex {name}\n{lines}```");
+}
+
+fn root() -> RepositoryKey {
+    RepositoryKey::from_bytes(&std::array::from_fn(|at| u8::try_from(at).unwrap()))
+}
+
+const REPOSITORY: RepositoryId = RepositoryId::from_bytes([0x11; 16]);
+
+fn keys() -> DomainKeys {
+    root().domain(DomainId(0))
+}
+
+/// Keys derived from the repository key 00 01 .. 1f.
+#[test]
+fn derived_keys() {
+    let keys = keys();
+    check("id-of-hello-data", keys.id_key(ChunkKind::Data).id(b"hello").as_bytes());
+    check("id-of-hello-node", keys.id_key(ChunkKind::Node).id(b"hello").as_bytes());
+    check("chunker-key", keys.gear_secret());
+    check("boundary-key", keys.boundary_key());
+    check("x25519-public", &keys.public_bytes());
+}
+
+/// A sealed record with either cipher.
+#[test]
+fn sealed_records() {
+    let metadata = root().metadata();
+    let context =
+        RecordContext { repository: REPOSITORY, kind: RecordKind::Snapshot, name: &[0x22; 16] };
+    for (name, aead) in [("record-aes", Aead::Aes256Gcm), ("record-chacha", Aead::ChaCha20Poly1305)]
+    {
+        check(name, &metadata.seal_with(aead, &context, b"a record", &SeededEnv::new(1)));
+        assert_eq!(metadata.open(&context, &vector(name)).unwrap(), b"a record");
+    }
+}
+
+/// The configuration.
+#[test]
+fn configuration() {
+    let sizes = |min, avg, max| Sizes { min, avg, max };
+    let config = Config {
+        repository: REPOSITORY,
+        created: Timestamp { seconds: 1_800_000_000, nanos: 5 },
+        program: "stillpoint 0.1.0".into(),
+        chunks: ChunkSizes {
+            general: sizes(16384, 65536, 524_288),
+            dump: sizes(2048, 8192, 65536),
+            image: sizes(8192, 32768, 262_144),
+        },
+        nodes: sizes(8192, 32768, 131_072),
+        pack_target_bytes: 33_554_432,
+        level: Level::new(-3).unwrap(),
+    };
+    check("config", &config.encode(&root().metadata()));
+    let parsed = UncheckedConfig::parse(&vector("config")).unwrap();
+    assert_eq!(parsed.check(&root().metadata()).unwrap(), config);
+}
+
+/// A slot under a passphrase and one under a key file.
+#[test]
+fn key_slots() {
+    let passphrase = Secret::passphrase("correct horse battery staple");
+    let key_file = Secret::key_file(&[0x33; 32]);
+    for (name, secret, kind) in
+        [("slot-passphrase", passphrase, "kind"), ("slot-key-file", key_file, "kind")]
+    {
+        let (env, cost) = (SeededEnv::new(2), KdfCost::LEAST);
+        let slot = KeySlot::wrap(&root(), &secret, &REPOSITORY, kind, cost, &env).unwrap();
+        check(name, &slot.encode());
+        let id = SlotId::random(&SeededEnv::new(2));
+        let bytes = vector(name);
+        let (_, key) = unlock([(id, bytes.as_slice())], &secret, &REPOSITORY).unwrap();
+        assert_eq!(key.expose(), root().expose());
+        assert_eq!(KeySlot::parse(id, &bytes).unwrap().created(), env.now());
+    }
+}
+
+/// A pack with a frame of two data chunks and one of a node, stored without compression.
+#[test]
+fn packs() {
+    let (env, backend) = (SeededEnv::new(3), MemoryBackend::new());
+    let metadata = root().metadata();
+    let options = PackOptions { aead: Aead::Aes256Gcm, ..PackOptions::new(REPOSITORY, 9) };
+    let mut builder = PackBuilder::create(&backend, &keys(), &options, &env).unwrap();
+    let id = |kind, bytes: &[u8]| keys().id_key(kind).id(bytes);
+    let (data, node) = (ChunkKind::Data, ChunkKind::Node);
+    let first = id(data, b"first chunk");
+    for (kind, chunks) in
+        [(data, vec![b"first chunk".as_slice(), b"second"]), (node, vec![b"a node".as_slice()])]
+    {
+        let described: Vec<FrameChunk> = chunks
+            .iter()
+            .map(|chunk| FrameChunk {
+                id: id(kind, chunk),
+                len: u32::try_from(chunk.len()).unwrap(),
+                references: if kind == node { vec![first] } else { vec![] },
+            })
+            .collect();
+        let frame = compress_frame(&chunks, Level::STORE).unwrap();
+        builder.append_frame(kind, &frame, &described).unwrap();
+    }
+    let summary = builder.finish(PackEnd::Last, &metadata, &env).unwrap();
+    let name = ObjectName::Pack(summary.id);
+    check("pack", &backend.read(&name, 0..summary.size_bytes).unwrap());
+    check("pack-hash", &summary.hash);
+    assert_eq!(summary.id, PackId::random(&SeededEnv::new(3)));
+    let chunks = read_pack(&backend, &metadata, &summary).unwrap();
+    let contents: Vec<&[u8]> = chunks.iter().map(|(_, bytes, _)| bytes.as_slice()).collect();
+    assert_eq!(contents, [b"first chunk".as_slice(), b"second", b"a node"]);
+    assert!(chunks.iter().all(|(id_read, bytes, kind)| id(*kind, bytes) == *id_read));
+}
+
+type Chunks = Vec<(ChunkId, Vec<u8>, ChunkKind)>;
+
+fn read_pack(
+    backend: &MemoryBackend,
+    metadata: &MetadataKey,
+    summary: &PackSummary,
+) -> Result<Chunks> {
+    let footer = read_footer(backend, &REPOSITORY, &summary.id, summary.size_bytes, metadata)?;
+    let name = ObjectName::Pack(summary.id);
+    let bytes = backend.read(&name, 0..summary.size_bytes)?;
+    let key = PackKey::open(&summary.id, &bytes, &REPOSITORY, &keys())?;
+    let mut chunks = Chunks::new();
+    for (id, kind, place) in footer.locations() {
+        let range = u64::from(place.frame_offset)
+            ..u64::from(place.frame_offset) + u64::from(place.frame_len);
+        let frame = key.open_frame(place.frame, &backend.read(&name, range)?)?;
+        let start = usize::try_from(place.offset).unwrap();
+        let end = start + usize::try_from(place.len).unwrap();
+        chunks.push((id, frame.bytes()[start..end].to_vec(), kind));
+    }
+    Ok(chunks)
+}
+
+/// A compressed frame of an encoder that may be replaced: only decoding is fixed.
+#[test]
+fn compressed_frames() {
+    let text = b"again and ".repeat(12);
+    let frame = CompressedFrame::from_parts(Codec::Zstd, 128, 1, vector("zstd-frame"));
+    verify_frame(
+        &frame,
+        keys().id_key(ChunkKind::Data),
+        &[keys().id_key(ChunkKind::Data).id(&text)],
+    )
+    .unwrap();
+    assert_eq!(frame.data_len(), text.len());
+}
+
+/// A schema whose entries mean nothing.
+struct Plain;
+
+impl Schema for Plain {
+    const NAME: &'static str = "vector";
+    const ORDERED: bool = true;
+
+    fn weight(_: &[u8], value: &[u8]) -> u64 {
+        u64::try_from(value.len()).unwrap_or(0)
+    }
+
+    fn references(_: &[u8], _: &[u8], _: &mut Vec<ChunkId>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A leaf of a tree, and a branch over leaves as small as they may be.
+#[test]
+fn tree_nodes() {
+    let params = TreeParams {
+        boundary_key: *keys().boundary_key(),
+        min_bytes: 64,
+        avg_bytes: 65,
+        max_bytes: 66,
+    };
+    let nodes = &MemoryNodes::new(keys().id_key(ChunkKind::Node).clone());
+    let build = |count: u32| {
+        let mut sink = nodes;
+        let mut builder = Builder::<Plain>::new(&params, &mut sink);
+        for number in 0..count {
+            let key = format!("key {number:03}");
+            builder.push(key.as_bytes(), &[b'v'; 30]).unwrap();
+        }
+        builder.finish().unwrap()
+    };
+    let (leaf, branch) = (build(2), build(4));
+    for (name, root, entries, level) in [("tree-leaf", leaf, 2, 0), ("tree-branch", branch, 4, 1)] {
+        assert_eq!((root.entries, root.bytes, root.level), (entries, entries * 30, level));
+        let bytes = crate::tree::NodeSource::load(nodes, &root.id).unwrap();
+        check(name, &bytes);
+        assert_eq!(keys().id_key(ChunkKind::Node).id(&vector(name)), root.id);
+    }
+    let tree = Tree::<Plain>::open(branch, nodes);
+    assert_eq!(tree.get(b"key 003").unwrap(), Some(vec![b'v'; 30]));
+}
