@@ -17,7 +17,9 @@ use stillpoint_store::crypto::{MetadataKey, RecordContext, RecordKind, Repositor
 use stillpoint_store::limits::PACK_BYTES_MAX;
 use stillpoint_store::pack::{Footer, PACK_HEADER_LEN, PackKey, read_footer};
 use stillpoint_store::record::config::UncheckedConfig;
+use stillpoint_store::record::head::Head;
 use stillpoint_store::record::slot::KeySlot;
+use stillpoint_store::record::snapshot::SnapshotRecord;
 use stillpoint_store::tree::{children, node_references};
 use stillpoint_store::{DomainId, NodeId, ObjectName, PackId, RepositoryId};
 
@@ -25,13 +27,15 @@ use stillpoint_store::{DomainId, NodeId, ObjectName, PackId, RepositoryId};
 pub type Target = fn(&[u8]) -> bool;
 
 /// Every target by name; `fuzz/fuzz_targets/NAME.rs` calls it and `fuzz/corpus/NAME/` holds its corpus.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("footer", footer),
     ("pack", pack),
     ("node", node),
     ("entry", entry),
     ("config", config),
     ("slot", slot),
+    ("head", head),
+    ("snapshot", snapshot),
 ];
 
 const REPOSITORY: RepositoryId = RepositoryId::from_bytes([7; RepositoryId::LEN]);
@@ -188,6 +192,31 @@ pub fn slot(data: &[u8]) -> bool {
     assert!(
         KeySlot::parse(id, &slot.encode()).is_ok_and(|again| again == slot),
         "a slot changed on its way"
+    );
+    true
+}
+
+/// The plaintext of the head.
+pub fn head(data: &[u8]) -> bool {
+    let key = metadata_key();
+    let Ok(head) = Head::open(&seal(RecordKind::Head, b"", data), REPOSITORY, &key) else {
+        return false;
+    };
+    let again = Head::open(&head.seal(REPOSITORY, &key, &SeededEnv::new(1)), REPOSITORY, &key);
+    assert!(again.is_ok_and(|again| again == head), "a head changed on its way through bytes");
+    true
+}
+
+/// The plaintext of a snapshot record.
+pub fn snapshot(data: &[u8]) -> bool {
+    let (id, key) = (seeds::SNAPSHOT, metadata_key());
+    let sealed = seal(RecordKind::Snapshot, id.as_bytes(), data);
+    let Ok(record) = SnapshotRecord::open(&sealed, id, REPOSITORY, &key) else { return false };
+    let Ok(sealed) = record.seal(id, REPOSITORY, &key, &SeededEnv::new(1)) else { return false };
+    let again = SnapshotRecord::open(&sealed, id, REPOSITORY, &key);
+    assert!(
+        again.is_ok_and(|again| again == record),
+        "a snapshot changed on its way through bytes"
     );
     true
 }

@@ -7,19 +7,26 @@ use stillpoint_archive::entry::{
 };
 use stillpoint_store::backend::{MemoryBackend, read_whole};
 use stillpoint_store::crypto::{RecordContext, RecordKind};
-use stillpoint_store::id::SlotId;
+use stillpoint_store::id::{SlotId, TransactionId};
 use stillpoint_store::limits::PACK_BYTES_MAX;
 use stillpoint_store::pack::{
     FrameChunk, Level, PackBuilder, PackEnd, PackOptions, compress_frame,
 };
 use stillpoint_store::record::config::{ChunkSizes, Config, Sizes};
+use stillpoint_store::record::head::Head;
 use stillpoint_store::record::slot::{KdfCost, KeySlot, Secret};
+use stillpoint_store::record::snapshot::SnapshotRecord;
 use stillpoint_store::tree::memory::MemoryNodes;
-use stillpoint_store::tree::{Builder, NodeSource, TreeParams};
-use stillpoint_store::{ChunkId, ChunkKind, DomainId, Env, IdKey, ObjectName, PackId, Timestamp};
+use stillpoint_store::tree::{Builder, NodeSource, Root, TreeParams};
+use stillpoint_store::{
+    ChunkId, ChunkKind, DomainId, Env, IdKey, ObjectName, PackId, SnapshotId, Timestamp,
+};
 
 /// The name of the slot that the slot target parses.
 pub(super) const SLOT: SlotId = SlotId::from_bytes([4; SlotId::LEN]);
+
+/// The name of the snapshot that the snapshot target opens.
+pub(super) const SNAPSHOT: SnapshotId = SnapshotId::from_bytes([11; SnapshotId::LEN]);
 
 const CHECKSUM_LEN: usize = 32;
 
@@ -34,6 +41,8 @@ pub fn seeds() -> Vec<Seed> {
         ("config", "seed-usual", config()),
         ("slot", "seed-passphrase", slot(&Secret::passphrase("correct horse battery staple"))),
         ("slot", "seed-key-file", slot(&Secret::key_file(&[1; 64]))),
+        ("head", "seed-first", head()),
+        ("snapshot", "seed-usual", snapshot()),
     ];
     seeds.extend(entries());
     seeds.extend(nodes());
@@ -76,11 +85,36 @@ fn footer() -> Vec<u8> {
     let len = u32::from_le_bytes(*len.expect("a trailer"));
     let start = trailer - usize::try_from(len).expect("32 bits fit");
     let sealed = bytes.get(start..trailer).expect("the footer lies before the trailer");
-    let (repository, kind) = (REPOSITORY, RecordKind::Footer);
-    let context = RecordContext { repository, kind, name: id.as_bytes() };
-    let plain = metadata_key().open(&context, sealed).expect("the footer opens");
+    let plain = opened(RecordKind::Footer, id.as_bytes(), sealed);
     let start = u32::try_from(start).expect("a small pack").to_le_bytes();
     [start.as_slice(), &plain].concat()
+}
+
+fn root() -> Root {
+    Root { id: ChunkId::from_bytes([12; 32]), level: 2, entries: 123_456, bytes: 7_890_123_456 }
+}
+
+fn head() -> Vec<u8> {
+    let head = Head::first(root(), TransactionId::from_bytes([13; 16]));
+    let sealed = head.seal(REPOSITORY, &metadata_key(), &SeededEnv::new(5));
+    opened(RecordKind::Head, b"", &sealed)
+}
+
+fn snapshot() -> Vec<u8> {
+    let mut record = SnapshotRecord::new(SeededEnv::new(6).now(), root());
+    record.parent = Some(SnapshotId::from_bytes([14; 16]));
+    record.host = "laptop".into();
+    record.paths = vec![b"/home/\xff".to_vec().into()];
+    record.tags = vec!["nightly".into()];
+    let env = SeededEnv::new(6);
+    let sealed = record.seal(SNAPSHOT, REPOSITORY, &metadata_key(), &env).expect("a short record");
+    opened(RecordKind::Snapshot, SNAPSHOT.as_bytes(), &sealed)
+}
+
+/// The plaintext of a sealed record.
+fn opened(kind: RecordKind, name: &[u8], sealed: &[u8]) -> Vec<u8> {
+    let context = RecordContext { repository: REPOSITORY, kind, name };
+    metadata_key().open(&context, sealed).expect("it was sealed with this key")
 }
 
 fn config() -> Vec<u8> {
