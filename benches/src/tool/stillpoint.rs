@@ -18,6 +18,11 @@ impl Stillpoint {
             .env("STILLPOINT_PASSWORD_FILE", &at.passphrase)
             .args(args)
     }
+
+    fn snapshot(&self, at: &Place, label: &str) -> Invocation {
+        let level = at.level.to_string();
+        self.run(at, ["snapshot", "--quiet", "--compression", &level, "--tag", label])
+    }
 }
 
 impl Tool for Stillpoint {
@@ -34,14 +39,11 @@ impl Tool for Stillpoint {
     }
 
     fn backup(&self, at: &Place, label: &str, path: &Path) -> Vec<Invocation> {
-        vec![self.run(at, ["snapshot", "--quiet", "--tag", label]).args([path])]
+        vec![self.snapshot(at, label).args([path])]
     }
 
     fn backup_stream(&self, at: &Place, label: &str, stream: &Path) -> Vec<Invocation> {
-        let mut run = self.run(
-            at,
-            ["snapshot", "--quiet", "--tag", label, "--stdin", "--stdin-filename", "dump.sql"],
-        );
+        let mut run = self.snapshot(at, label).args(["--stdin", "--stdin-filename", "dump.sql"]);
         run.stdin = Some(stream.to_path_buf());
         vec![run]
     }
@@ -55,7 +57,7 @@ impl Tool for Stillpoint {
     }
 
     fn restore_stream(&self, at: &Place, _label: &str, target: &Path) -> Vec<Invocation> {
-        let mut run = self.run(at, ["dump", "latest", "/dump.sql"]);
+        let mut run = self.run(at, ["dump", "latest", "dump.sql"]);
         run.stdout = Some(target.to_path_buf());
         vec![run]
     }
@@ -69,8 +71,8 @@ impl Tool for Stillpoint {
     }
 
     fn prune(&self, at: &Place, _drop: &[String], keep: usize) -> Vec<Invocation> {
-        vec![
-            self.run(at, ["forget", "--prune", "--group-by", "", "--keep-last", &keep.to_string()]),
-        ]
+        let keep = keep.to_string();
+        let forget = ["forget", "--group-by", "", "--keep-last", &keep, "--prune", "--grace", "0s"];
+        vec![self.run(at, forget)]
     }
 }
