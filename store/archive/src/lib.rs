@@ -3,12 +3,19 @@
 //! Knows paths, metadata and content lists. Knows nothing of packs, of HTTP or of terminals: it never prints, it
 //! tells an [`Observer`].
 
+mod content;
+pub mod diff;
+pub mod dump;
 pub mod entry;
+pub mod listing;
 pub mod observer;
 pub mod path;
+pub mod plan;
+pub mod restore;
 pub mod retention;
 pub mod retention_span;
 pub mod target;
 
+pub use content::write_content;
 pub use entry::{Content, ContentItem, ContentSchema, Entry, EntryKind, ManifestSchema};
 pub use observer::{Event, Observer, Outcome, Problem, Silent, Totals};

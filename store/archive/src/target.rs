@@ -11,7 +11,9 @@ mod owners;
 mod remove;
 
 pub use dir::{Dir, Node, TemporaryName};
-pub use metadata::{Degraded, DegradedKind, Fresh, MetadataWriter, Ownership, Warning};
+pub use metadata::{
+    Degraded, DegradedKind, Fresh, MetadataWriter, Ownership, Warning, flags_must_wait,
+};
 pub use owners::Owners;
 
 use crate::path::{SEPARATOR, check_key, parent_key};

@@ -39,6 +39,15 @@ const FLAGS: IFlags = IFlags::from_bits_retain(
 const EARLY_FLAGS: IFlags =
     IFlags::from_bits_retain(IFlags::COMPRESSED.bits() | IFlags::NOCOW.bits());
 
+/// Those that forbid further hard links.
+const SEALING_FLAGS: IFlags =
+    IFlags::from_bits_retain(IFlags::APPEND.bits() | IFlags::IMMUTABLE.bits());
+
+/// Whether the entry's flags must wait until all of its names exist.
+pub fn flags_must_wait(entry: &Entry) -> bool {
+    entry.nlink > 1 && IFlags::from_bits_retain(entry.flags).intersects(SEALING_FLAGS)
+}
+
 /// Whose the restored files are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub enum Ownership {
@@ -178,7 +187,9 @@ impl MetadataWriter {
         let mode = self.permitted_mode(entry, owned, || rustix::fs::fstat(fd), path)?;
         rustix::fs::fchmod(fd, mode)?;
         rustix::fs::futimens(fd, &times(entry))?;
-        self.write_flags(fd, entry, fresh, path);
+        if !flags_must_wait(entry) {
+            self.write_flags(fd, entry, fresh, path);
+        }
         Ok(())
     }
 
@@ -208,7 +219,8 @@ impl MetadataWriter {
         }
     }
 
-    fn owner_of(&self, entry: &Entry) -> Option<(u32, u32)> {
+    /// The user and group that an entry is to have here; None where it is left to whoever restores.
+    pub fn owner_of(&self, entry: &Entry) -> Option<(u32, u32)> {
         match self.ownership {
             Ownership::Mine => None,
             Ownership::Numeric => Some((entry.uid, entry.gid)),
@@ -316,7 +328,8 @@ impl MetadataWriter {
         }
     }
 
-    fn write_flags(
+    /// Sets inode flags; what privileges or the file system forbid is counted.
+    pub fn write_flags(
         &self,
         fd: BorrowedFd<'_>,
         entry: &Entry,

@@ -1,0 +1,514 @@
+//! Goes through a range of the manifest and through the target side by side, and decides about each entry.
+//!
+//! Directories are entered (and, unless it is a rehearsal, made) on the way, so that everything else can be made in
+//! any order. Whatever is no directory comes out as a [`Step`]; so does the end of each directory.
+
+use super::RestoreOptions;
+use super::ledger::Ledger;
+use super::levels::{Level, LevelState};
+use crate::entry::{Entry, ManifestSchema};
+use crate::observer::Outcome;
+use crate::path;
+use crate::plan::{Action, Existing, ExistingKind, RestorePlan, decide};
+use crate::target::{Dir, Fresh, MetadataWriter, Target};
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use stillpoint_store::tree::Cursor;
+use stillpoint_store::{Result, Timestamp};
+
+/// One thing to do. Keys are relative to the target.
+pub(super) enum Step {
+    /// A file or a node with this decision; never `Keep`.
+    Make { key: Vec<u8>, entry: Box<Entry>, action: Action },
+    /// A further name of what `first` is or will be.
+    Link { key: Vec<u8>, first: Vec<u8>, action: Action, size: u64 },
+    /// Everything below a directory has come.
+    Leave(Left),
+}
+
+/// A directory of which everything has come.
+pub(super) struct Left {
+    pub key: Vec<u8>,
+    /// Its metadata, if it is to be set; None for a directory that the manifest does not know.
+    pub entry: Option<Box<Entry>>,
+    /// Whether it was made by this restore (or would be).
+    pub made: bool,
+    /// What it may have inherited when it was made.
+    pub fresh: Fresh,
+    /// Whether metadata is to be set.
+    pub touch: bool,
+    /// Its mode before something could be restored inside, if that had to be changed.
+    pub unlocked: Option<u32>,
+    /// Names inside that go.
+    pub delete: Vec<Vec<u8>>,
+}
+
+struct LinkSource {
+    key: Vec<u8>,
+    names_left: u32,
+}
+
+/// What the cursor does next.
+enum Onward {
+    Next,
+    /// Past everything below the directory with this key in the manifest.
+    Past(Vec<u8>),
+}
+
+pub(super) struct Walk<'a> {
+    options: &'a RestoreOptions,
+    /// None in a rehearsal without a target.
+    target: Option<&'a Target>,
+    /// False in a rehearsal.
+    acting: bool,
+    ledger: &'a Ledger<'a>,
+    metadata: &'a MetadataWriter,
+    cursor: Cursor<'a, ManifestSchema>,
+    /// What stands before every relative key in the manifest.
+    base: Vec<u8>,
+    pub plan: RestorePlan,
+    levels: Vec<Level>,
+    links: HashMap<(u64, u64), LinkSource>,
+    queue: VecDeque<Step>,
+    finished: bool,
+}
+
+/// What a walk is made of.
+pub(super) struct Start<'a> {
+    pub options: &'a RestoreOptions,
+    pub target: Option<&'a Target>,
+    pub acting: bool,
+    pub ledger: &'a Ledger<'a>,
+    pub metadata: &'a MetadataWriter,
+    pub cursor: Cursor<'a, ManifestSchema>,
+    pub base: Vec<u8>,
+    /// The entry of the restored directory itself.
+    pub top: Option<Entry>,
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(start: Start<'a>) -> Self {
+        let Start { options, target, acting, ledger, metadata, cursor, base, top } = start;
+        let made = target.is_none_or(Target::created);
+        let state = if made { LevelState::Made } else { LevelState::Found };
+        let included = options.selection.includes(b"", true);
+        let mut top = Level::new(Vec::new(), top.map(Box::new), included);
+        top.state = state;
+        top.touch = made && top.entry.is_some();
+        top.fresh = if made { Fresh::Yes { inherits_acl: true } } else { Fresh::No };
+        let mut walk = Self {
+            options,
+            target,
+            acting,
+            ledger,
+            metadata,
+            cursor,
+            base,
+            plan: RestorePlan::default(),
+            levels: vec![top],
+            links: HashMap::new(),
+            queue: VecDeque::new(),
+            finished: false,
+        };
+        walk.list_leftovers(0);
+        walk
+    }
+
+    /// The next thing to do, or None at the end.
+    pub fn next(&mut self) -> Result<Option<Step>> {
+        loop {
+            if let Some(step) = self.queue.pop_front() {
+                return Ok(Some(step));
+            }
+            if self.finished {
+                return Ok(None);
+            }
+            self.ledger.check()?;
+            if !self.visit() {
+                self.leave_until(0);
+                self.finished = true;
+            }
+        }
+    }
+
+    /// Looks at one entry of the manifest; false at its end.
+    fn visit(&mut self) -> bool {
+        let Some((full, value)) = self.cursor.peek() else { return false };
+        let full = full.to_vec();
+        let entry = path::check_key(&full).and_then(|()| Entry::decode(value));
+        let onward = match entry {
+            Ok(entry) => self.entry(&full, Box::new(entry)),
+            Err(error) => {
+                self.ledger.problem(path::path_from_key(&full), &error);
+                self.mark_seen(&full);
+                Onward::Next
+            }
+        };
+        let moved = match onward {
+            Onward::Next => self.cursor.advance(),
+            Onward::Past(directory) => match path::below(&directory).1 {
+                Some(end) => self.cursor.seek(&end),
+                None => return false,
+            },
+        };
+        match moved {
+            Ok(()) => true,
+            Err(error) => {
+                let after = path::path_from_key(&full);
+                let what = format!("what follows in its directory cannot be read: {error}");
+                self.ledger.problem(after, what);
+                self.resume()
+            }
+        }
+    }
+
+    /// After an unreadable part of the manifest: goes on behind the nearest directory where that is possible.
+    /// Nothing is deleted in directories of which entries may be missing.
+    fn resume(&mut self) -> bool {
+        for index in (0..self.levels.len()).rev() {
+            let Some(level) = self.levels.get_mut(index) else { continue };
+            level.leftovers = None;
+            let directory = full_key(&self.base, &level.key);
+            let Some(end) = path::below(&directory).1 else { continue };
+            if index > 0 && self.cursor.seek(&end).is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn relative<'k>(&self, full: &'k [u8]) -> &'k [u8] {
+        if self.base.is_empty() {
+            return full;
+        }
+        full.get(self.base.len() + 1..).unwrap_or_default()
+    }
+
+    /// A name that the manifest has is not deleted, even if nothing can be done about it.
+    fn mark_seen(&mut self, full: &[u8]) {
+        let key = self.relative(full).to_vec();
+        self.descend_to_parent(&key);
+        if let Some(parent) = self.levels.last_mut() {
+            parent.saw(path::file_name(&key));
+        }
+    }
+
+    fn entry(&mut self, full: &[u8], entry: Box<Entry>) -> Onward {
+        let key = self.relative(full).to_vec();
+        self.descend_to_parent(&key);
+        let mut included = false;
+        if let Some(parent) = self.levels.last_mut() {
+            parent.saw(path::file_name(&key));
+            included = parent.included;
+        }
+        let is_dir = entry.is_directory();
+        if self.options.selection.excludes(&key, is_dir) {
+            self.plan.excluded += 1;
+            return if is_dir { Onward::Past(full.to_vec()) } else { Onward::Next };
+        }
+        included = included || self.options.selection.includes(&key, is_dir);
+        if is_dir {
+            // A directory that is not asked for is entered when something below it is.
+            self.levels.push(Level::new(key, Some(entry), included));
+            return if included { self.enter_levels() } else { Onward::Next };
+        }
+        if !included {
+            self.plan.excluded += 1;
+            return Onward::Next;
+        }
+        let onward = self.enter_levels();
+        if matches!(onward, Onward::Next) {
+            self.file_or_node(key, entry);
+        }
+        onward
+    }
+
+    /// Leaves directories until the innermost one is the parent of `key`; parents that the manifest does not have
+    /// are put in.
+    fn descend_to_parent(&mut self, key: &[u8]) {
+        let parent = path::parent_key(key).unwrap_or_default();
+        let inside = |level: &Level| path::is_within(parent, &level.key);
+        let keep = self.levels.iter().take_while(|level| inside(level)).count();
+        self.leave_until(keep.max(1));
+        while let Some(top) = self.levels.last()
+            && top.key.len() < parent.len()
+        {
+            let start = if top.key.is_empty() { 0 } else { top.key.len() + 1 };
+            let rest = parent.get(start..).unwrap_or_default();
+            let name = path::components(rest).next().unwrap_or_default();
+            let level = Level::new(path::child_key(&top.key, name), None, top.included);
+            self.levels.push(level);
+        }
+    }
+
+    /// Leaves directories until only `keep` are open.
+    fn leave_until(&mut self, keep: usize) {
+        while self.levels.len() > keep {
+            let Some(level) = self.levels.pop() else { return };
+            if !matches!(level.state, LevelState::Made | LevelState::Found) {
+                continue;
+            }
+            let delete = self.names_to_delete(&level);
+            self.plan.deleted += u64::try_from(delete.len()).unwrap_or(u64::MAX);
+            let made = level.state == LevelState::Made;
+            let Level { key, entry, fresh, touch, unlocked, .. } = level;
+            let left = Left { key, entry, made, fresh, touch, unlocked, delete };
+            self.queue.push_back(Step::Leave(left));
+        }
+    }
+
+    fn names_to_delete(&self, level: &Level) -> Vec<Vec<u8>> {
+        let Some(leftovers) = &level.leftovers else { return Vec::new() };
+        let dir = self.target.and_then(|target| target.dir(&level.key).ok());
+        let mut names: Vec<Vec<u8>> = leftovers.iter().cloned().collect();
+        names.sort();
+        names.retain(|name| {
+            let key = path::child_key(&level.key, name);
+            let stat = dir.as_ref().and_then(|dir| dir.stat(name).ok().flatten());
+            let is_dir = stat.is_some_and(|stat| kind_of(&stat) == FileType::Directory);
+            let selection = &self.options.selection;
+            !selection.excludes(&key, is_dir)
+                && (level.included || selection.includes(&key, is_dir))
+        });
+        names
+    }
+
+    /// Enters all open directories that are not entered yet, outermost first. Past the first that cannot be.
+    fn enter_levels(&mut self) -> Onward {
+        for index in 1..self.levels.len() {
+            let Some(level) = self.levels.get(index) else { break };
+            if level.state == LevelState::Pending {
+                let (key, entry) = (level.key.clone(), level.entry.clone());
+                let entered = self.enter(&key, entry.as_deref(), index);
+                let level = self.levels.get_mut(index).expect("just seen");
+                match entered {
+                    Ok(entered) => {
+                        (level.state, level.fresh) = (entered.state, entered.fresh);
+                        level.unlocked = entered.unlocked;
+                        let wanted = level.state == LevelState::Made || level.included;
+                        level.touch = entered.touch && wanted;
+                    }
+                    Err(failure) => {
+                        level.state = LevelState::Blocked;
+                        failure.tell(self.ledger, self.display(&key));
+                        self.ledger.outcome(&key, Outcome::Failed, 0);
+                    }
+                }
+                self.list_leftovers(index);
+            }
+            let level = self.levels.get(index).expect("just seen");
+            if level.state == LevelState::Blocked {
+                return Onward::Past(full_key(&self.base, &level.key));
+            }
+        }
+        Onward::Next
+    }
+
+    /// Makes or finds one directory.
+    fn enter(
+        &mut self,
+        key: &[u8],
+        entry: Option<&Entry>,
+        index: usize,
+    ) -> Result<Entered, Failure> {
+        let name = path::file_name(key);
+        let parent = self.parent(index - 1).map_err(|errno| Failure::Io("opening", errno))?;
+        let unknown = Entry::default();
+        let existing = match &parent {
+            Some(dir) => self.existing(dir, name, entry.unwrap_or(&unknown), index - 1)?,
+            None => None,
+        };
+        let action = decide(entry.unwrap_or(&unknown), existing.as_ref(), self.options.overwrite);
+        if existing.is_some_and(|existing| existing.kind == ExistingKind::Directory) {
+            self.plan.directories_existing += 1;
+            let unlocked = parent.filter(|_| self.acting).and_then(|dir| unlock(&dir, name));
+            let touch = action == Action::Refresh;
+            return Ok(Entered { state: LevelState::Found, fresh: Fresh::No, touch, unlocked });
+        }
+        if action == Action::Keep {
+            return Err(Failure::Says("what is no directory stands here and is kept"));
+        }
+        self.plan.directories_new += 1;
+        let made = |fresh| Entered { state: LevelState::Made, fresh, touch: true, unlocked: None };
+        let Some(dir) = parent.filter(|_| self.acting) else { return Ok(made(Fresh::No)) };
+        if action == Action::Replace {
+            dir.unlink(name).map_err(|errno| Failure::Io("replacing", errno))?;
+        }
+        dir.make_dir(name).map_err(|errno| Failure::Io("creating", errno))?;
+        Ok(made(Fresh::made_in(&dir)))
+    }
+
+    fn list_leftovers(&mut self, index: usize) {
+        let Some(level) = self.levels.get_mut(index) else { return };
+        let Some(target) = self.target else { return };
+        if !self.options.delete || level.state != LevelState::Found {
+            return;
+        }
+        let names = target.dir(&level.key).and_then(|dir| dir.names());
+        match names {
+            Ok(names) => level.leftovers = Some(names.into_iter().collect()),
+            Err(errno) => {
+                let path = target.display(&level.key);
+                self.ledger.failed(path, "listing", errno);
+            }
+        }
+    }
+
+    fn file_or_node(&mut self, key: Vec<u8>, entry: Box<Entry>) {
+        let found = self.look_at(&key, &entry);
+        let existing = match found {
+            Ok(existing) => existing,
+            Err(failure) => {
+                failure.tell(self.ledger, self.display(&key));
+                self.ledger.outcome(&key, Outcome::Failed, entry.size);
+                return;
+            }
+        };
+        let action = decide(&entry, existing.as_ref(), self.options.overwrite);
+        if action == Action::Keep {
+            self.plan.count(&entry, action);
+            self.ledger.outcome(&key, Outcome::Skipped, entry.size);
+            return;
+        }
+        if let Some(first) = self.first_name(&key, &entry) {
+            self.plan.hard_links += 1;
+            self.queue.push_back(Step::Link { key, first, action, size: entry.size });
+            return;
+        }
+        self.plan.count(&entry, action);
+        self.queue.push_back(Step::Make { key, entry, action });
+    }
+
+    /// The first restored name of a hard-linked file; None if this is the first one.
+    fn first_name(&mut self, key: &[u8], entry: &Entry) -> Option<Vec<u8>> {
+        use std::collections::hash_map::Entry as Slot;
+        match self.links.entry(entry.link_id()?) {
+            Slot::Vacant(slot) => {
+                slot.insert(LinkSource { key: key.to_vec(), names_left: entry.nlink - 1 });
+                None
+            }
+            Slot::Occupied(mut slot) => {
+                let source = slot.get_mut();
+                source.names_left = source.names_left.saturating_sub(1);
+                Some(if source.names_left == 0 { slot.remove().key } else { source.key.clone() })
+            }
+        }
+    }
+
+    fn look_at(&self, key: &[u8], entry: &Entry) -> Result<Option<Existing>, Failure> {
+        let index = self.levels.len() - 1;
+        match self.parent(index).map_err(|errno| Failure::Io("opening", errno))? {
+            Some(dir) => self.existing(&dir, path::file_name(key), entry, index),
+            None => Ok(None),
+        }
+    }
+
+    /// The open directory of a level; None in a rehearsal of one that does not exist.
+    fn parent(&self, index: usize) -> rustix::io::Result<Option<Arc<Dir>>> {
+        let Some(level) = self.levels.get(index) else { return Ok(None) };
+        match self.target {
+            Some(target) if self.acting || level.state == LevelState::Found => {
+                target.dir(&level.key).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn existing(
+        &self,
+        dir: &Dir,
+        name: &[u8],
+        entry: &Entry,
+        parent: usize,
+    ) -> Result<Option<Existing>, Failure> {
+        // What we made holds nothing; should somebody put something there, creating it anew fails.
+        if self.levels.get(parent).is_none_or(|level| level.state == LevelState::Made) {
+            return Ok(None);
+        }
+        let reading = |errno| Failure::Io("looking at", errno);
+        let Some(stat) = dir.stat(name).map_err(reading)? else { return Ok(None) };
+        let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+        let kind = match kind_of(&stat) {
+            FileType::RegularFile => {
+                ExistingKind::File { size: u64::try_from(stat.st_size).unwrap_or(0) }
+            }
+            FileType::Directory => ExistingKind::Directory,
+            FileType::Symlink => {
+                ExistingKind::Symlink { target: dir.read_link(name).map_err(reading)? }
+            }
+            FileType::Fifo => ExistingKind::Fifo,
+            FileType::Socket => ExistingKind::Socket,
+            FileType::CharacterDevice => ExistingKind::CharDevice { major, minor },
+            FileType::BlockDevice => ExistingKind::BlockDevice { major, minor },
+            FileType::Unknown => return Err(Failure::Says("a thing of unknown kind stands here")),
+        };
+        let ours = rustix::process::geteuid().as_raw();
+        let foreign = stat.st_uid != ours
+            && self.metadata.owner_of(entry).map(|it| it.0) != Some(stat.st_uid);
+        Ok(Some(Existing {
+            shared: foreign || (stat.st_nlink > 1 && kind != ExistingKind::Directory),
+            kind,
+            mtime: modified(&stat),
+            mode: stat.st_mode & 0o7777,
+        }))
+    }
+
+    fn display(&self, key: &[u8]) -> PathBuf {
+        match self.target {
+            Some(target) => target.display(key),
+            None => self
+                .options
+                .target
+                .join(path::path_from_key(key).strip_prefix("/").unwrap_or("".as_ref())),
+        }
+    }
+}
+
+/// A directory that was made or found.
+struct Entered {
+    state: LevelState,
+    fresh: Fresh,
+    touch: bool,
+    unlocked: Option<u32>,
+}
+
+/// Gives ourselves access to a directory of our own that forbids it; gives its mode from before.
+fn unlock(dir: &Dir, name: &[u8]) -> Option<u32> {
+    let stat = dir.stat(name).ok().flatten()?;
+    if rustix::process::geteuid().is_root() || stat.st_mode & 0o700 == 0o700 {
+        return None;
+    }
+    // Without permission what is inside fails by itself.
+    dir.make_accessible(name, &stat).ok()?;
+    Some(stat.st_mode & 0o7777)
+}
+
+/// Why a directory cannot be entered or a name not be looked at.
+enum Failure {
+    Io(&'static str, Errno),
+    Says(&'static str),
+}
+
+impl Failure {
+    fn tell(&self, ledger: &Ledger<'_>, path: PathBuf) {
+        match self {
+            Self::Io(action, errno) => ledger.failed(path, action, *errno),
+            Self::Says(what) => ledger.problem(path, what),
+        }
+    }
+}
+
+fn kind_of(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+fn modified(stat: &Stat) -> Timestamp {
+    Timestamp { seconds: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) }
+}
+
+fn full_key(base: &[u8], key: &[u8]) -> Vec<u8> {
+    if key.is_empty() { base.to_vec() } else { path::child_key(base, key) }
+}
