@@ -16,7 +16,7 @@ pub const INLINE_BYTES_MAX: usize = 256;
 /// Content lists up to this many items stand in the entry itself; longer ones in a tree of their own.
 pub const CONTENT_ITEMS_MAX: usize = 64;
 /// Longest byte form of an entry. What exceeds it (huge extended attributes) cannot be saved and is a problem.
-pub const ENTRY_BYTES_MAX: usize = 512 << 10;
+pub const ENTRY_BYTES_MAX: usize = stillpoint_store::limits::TREE_VALUE_BYTES_MAX;
 
 /// Everything that a snapshot records about one path.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

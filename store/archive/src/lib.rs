@@ -7,13 +7,17 @@ mod content;
 pub mod diff;
 pub mod dump;
 pub mod entry;
+pub mod filter;
 pub mod listing;
+mod meta;
 pub mod observer;
 pub mod path;
 pub mod plan;
 pub mod restore;
 pub mod retention;
 pub mod retention_span;
+mod scan;
+pub mod source;
 pub mod target;
 
 pub use content::write_content;
