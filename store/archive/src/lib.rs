@@ -3,6 +3,7 @@
 //! Knows paths, metadata and content lists. Knows nothing of packs, of HTTP or of terminals: it never prints, it
 //! tells an [`Observer`].
 
+mod change;
 mod content;
 pub mod diff;
 pub mod dump;
@@ -12,6 +13,7 @@ pub mod listing;
 mod meta;
 pub mod observer;
 pub mod path;
+mod pipeline;
 pub mod plan;
 pub mod restore;
 pub mod retention;

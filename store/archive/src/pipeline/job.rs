@@ -1,0 +1,78 @@
+//! What workers are asked for, and what they answer.
+
+use crate::entry::Entry;
+use crate::meta::Stat;
+use crate::source::Dir;
+use crossbeam_channel::Sender;
+use std::ffi::CString;
+use std::sync::Arc;
+use stillpoint_chunker::ChunkBatch;
+
+/// One path to be looked at closely.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) dir: Arc<Dir>,
+    pub(super) name: CString,
+    /// What the scan saw.
+    pub(super) stat: Stat,
+    pub(super) want: Want,
+}
+
+/// How much is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// Everything.
+    Content,
+    /// Everything but a file's content, which the parent has.
+    Metadata,
+}
+
+/// One piece of a file's content, in order.
+#[derive(Debug)]
+pub(super) enum Piece {
+    Data(ChunkBatch),
+    Hole(u64),
+}
+
+/// The content of what was saved.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// None was asked for, or there is none.
+    Nothing,
+    /// A tiny file.
+    Inline(Vec<u8>),
+    /// A small file.
+    Pieces(Vec<Piece>),
+    /// The pieces went through the channel.
+    Streamed,
+}
+
+/// A path that was saved. The entry's content is filled in where pieces are put together.
+#[derive(Debug)]
+pub(super) struct Saved {
+    pub(super) entry: Entry,
+    pub(super) body: Body,
+    /// What should be known about it.
+    pub(super) note: Option<String>,
+}
+
+/// What became of a job; an error says why the path is not in the snapshot.
+pub(super) type Report = Result<Saved, String>;
+
+/// What comes through the channel of one long file or stream.
+#[derive(Debug)]
+pub(super) enum Message {
+    Piece(Piece),
+    End(Box<Report>),
+    /// A stream ended; it decides whether the backup stands.
+    StreamEnd(stillpoint_store::Result<()>),
+}
+
+/// What workers take from their queue.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Small things, answered together.
+    Group { jobs: Vec<Job>, reply: Sender<Vec<Report>> },
+    /// One long file, answered piece by piece.
+    Long { job: Job, reply: Sender<Message> },
+}
