@@ -3,6 +3,7 @@
 //! Knows paths, metadata and content lists. Knows nothing of packs, of HTTP or of terminals: it never prints, it
 //! tells an [`Observer`].
 
+pub mod backup;
 mod change;
 mod content;
 pub mod diff;
@@ -22,6 +23,12 @@ mod scan;
 pub mod source;
 pub mod target;
 
+pub use backup::{BackupOptions, BackupReport, ParentChoice, backup};
+pub use change::ChangeRules;
 pub use content::write_content;
 pub use entry::{Content, ContentItem, ContentSchema, Entry, EntryKind, ManifestSchema};
+pub use filter::{Filter, FilterOptions};
 pub use observer::{Event, Observer, Outcome, Problem, Silent, Totals};
+pub use pipeline::PROBLEMS_LISTED_MAX;
+pub use scan::root_key;
+pub use source::{ReadClock, ReaderSource, StreamSource};

@@ -16,7 +16,7 @@ mod reading;
 mod window;
 
 pub use emit::PROBLEMS_LISTED_MAX;
-pub(crate) use emit::{Built, Counts, Sinks, Tally};
+pub(crate) use emit::{Built, Sinks};
 pub(crate) use profile::Chunkers;
 pub(crate) use reading::Readers;
 

@@ -1,0 +1,271 @@
+//! One backup: from options to a committed snapshot.
+//!
+//! Puts scan, parent, pipeline and write session together. Decides what is saved and under which parent; how is the
+//! business of the modules it calls.
+
+mod plan;
+
+use crate::change::ChangeRules;
+use crate::change::parent::Parent;
+use crate::filter::FilterOptions;
+use crate::meta::Names;
+use crate::observer::{Event, Observer, Problem, Totals};
+use crate::pipeline::{self, Built, Chunkers, Input, Readers, Sinks};
+use crate::scan::{self, Scan};
+use crate::source::{ReadClock, StreamSource};
+use plan::Plan;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use stillpoint_store::cancel::Cancel;
+use stillpoint_store::record::{SnapshotRecord, Summary};
+use stillpoint_store::repository::{Repository, Snapshot};
+use stillpoint_store::write::{WriteOptions, Writer};
+use stillpoint_store::{Result, SnapshotId, Timestamp};
+
+/// What to save, and how.
+pub struct BackupOptions {
+    /// Files and directories to save with everything below them. Relative ones start at the working directory.
+    pub roots: Vec<PathBuf>,
+    /// Streams to save as files at the top.
+    pub streams: Vec<Box<dyn StreamSource>>,
+    /// What to leave out.
+    pub filter: FilterOptions,
+    /// Stay on the file systems that the roots lie on.
+    pub one_file_system: bool,
+    /// What to compare with.
+    pub parent: ParentChoice,
+    /// Which differences count.
+    pub rules: ChangeRules,
+    /// The clock that judges file times.
+    pub clock: ReadClock,
+    /// The snapshot's moment; None: now.
+    pub time: Option<Timestamp>,
+    /// Name of this host.
+    pub host: String,
+    /// Name of the user.
+    pub user: String,
+    /// Labels.
+    pub tags: Vec<String>,
+    /// A sentence about the snapshot.
+    pub description: String,
+    /// The program and its version.
+    pub program: String,
+    /// Count without storing; there will be no snapshot.
+    pub dry_run: bool,
+    /// Make no snapshot if nothing differs from the parent.
+    pub skip_unchanged: bool,
+    /// Count what there is beside a first backup, so that progress can be judged. Costs a second walk.
+    pub estimate: bool,
+    /// How data is written; `threads` also is the number of threads that read.
+    pub write: WriteOptions,
+}
+
+impl Default for BackupOptions {
+    fn default() -> Self {
+        Self {
+            roots: Vec::new(),
+            streams: Vec::new(),
+            filter: FilterOptions::default(),
+            one_file_system: false,
+            parent: ParentChoice::default(),
+            rules: ChangeRules::default(),
+            clock: ReadClock::default(),
+            time: None,
+            host: String::new(),
+            user: String::new(),
+            tags: Vec::new(),
+            description: String::new(),
+            program: String::new(),
+            dry_run: false,
+            skip_unchanged: false,
+            estimate: false,
+            write: WriteOptions::default(),
+        }
+    }
+}
+
+/// Which snapshot a backup compares with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ParentChoice {
+    /// The latest one of the same host and the same paths, if there is one.
+    #[default]
+    Latest,
+    /// This one, whatever it is of.
+    Snapshot(SnapshotId),
+    /// None: everything is read.
+    Nothing,
+}
+
+/// What came of a backup.
+#[derive(Debug, Clone)]
+pub struct BackupReport {
+    /// The snapshot; None after a dry run, and where nothing had changed and none was wanted.
+    pub snapshot: Option<SnapshotId>,
+    /// Its record, or what would have been.
+    pub record: SnapshotRecord,
+    /// What could not be saved, or not for certain, at most [`crate::PROBLEMS_LISTED_MAX`] of it.
+    pub problems: Vec<Problem>,
+}
+
+impl BackupReport {
+    /// The figures.
+    pub fn summary(&self) -> &Summary {
+        &self.record.summary
+    }
+}
+
+/// Saves what the options say and commits a snapshot of it.
+///
+/// # Errors
+/// `Invalid` when there is nothing to save or a path or name is unusable, `NoSuchSnapshot` for a parent that is not
+/// there, `Cancelled`, what streams and the repository give. What goes wrong with single files is listed in the report
+/// instead.
+pub fn backup(
+    repository: &Arc<Repository>,
+    options: BackupOptions,
+    observer: &dyn Observer,
+) -> Result<BackupReport> {
+    let BackupOptions { rules, clock, dry_run, skip_unchanged, estimate, .. } = options;
+    let threads = options.write.threads;
+    let writer = repository.writer(WriteOptions {
+        dry_run: dry_run || options.write.dry_run,
+        ..options.write.clone()
+    })?;
+    let started = clock.now();
+    let time = options.time.unwrap_or_else(|| repository.env().now());
+    let plan = Plan::new(options)?;
+    let parent = plan.parent(&repository.snapshots_of(&writer.view())?)?;
+    let observer = Watched { observer, cancel: repository.cancel() };
+
+    let run = Run { repository, writer: &writer, rules, clock, threads, time };
+    let mut record = plan.record;
+    let built = run.build(plan.source, parent.as_ref(), estimate, &observer)?;
+    record.time = time;
+    record.started = started;
+    record.root = built.root;
+    record.parent = parent.as_ref().map(|parent| parent.id);
+    record.summary = summary(&built, &writer);
+    let is_unchanged = parent.is_some_and(|parent| parent.record.root == built.root);
+    if dry_run || (skip_unchanged && is_unchanged) {
+        return Ok(BackupReport { snapshot: None, record, problems: built.problems });
+    }
+    let (id, record) = writer.commit(record)?;
+    Ok(BackupReport { snapshot: Some(id), record, problems: built.problems })
+}
+
+struct Run<'a> {
+    repository: &'a Arc<Repository>,
+    writer: &'a Writer,
+    rules: ChangeRules,
+    clock: ReadClock,
+    threads: usize,
+    time: Timestamp,
+}
+
+impl Run<'_> {
+    /// Saves all content and builds the manifest.
+    fn build(
+        &self,
+        source: plan::Source,
+        parent: Option<&Snapshot>,
+        estimate: bool,
+        observer: &Watched<'_>,
+    ) -> Result<Built> {
+        let reader = self.repository.reader_of(self.writer.view());
+        let beside = match parent {
+            Some(parent) => {
+                self.writer.rely_on_parent(parent.id);
+                let root = parent.record.root;
+                let totals = Totals { entries: root.entries, bytes: root.bytes };
+                observer.event(Event::Expected { totals, last: true });
+                Some(Parent::open(root, &reader, parent.record.started, self.rules)?)
+            }
+            None => None,
+        };
+        let count = (estimate && parent.is_none()).then(|| source.clone_for_count()).transpose()?;
+        let scan = Scan::new(scan::stations(&source.roots), source.rules);
+        let readers = Readers {
+            chunkers: Chunkers::new(|profile| self.repository.chunker(profile))?,
+            names: Names::default(),
+            clock: self.clock,
+        };
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            if let Some((roots, rules)) = &count {
+                scope.spawn(|| tell_estimate(roots, rules, observer, &done));
+            }
+            let input = Input {
+                scan: &scan,
+                parent: beside,
+                extras: source.extras,
+                time: self.time,
+                readers: &readers,
+                observer,
+                know_node: &mut |id| self.writer.know_node(id),
+                threads: self.threads,
+            };
+            let params = self.repository.tree_params();
+            let (mut manifest_nodes, mut content_nodes) =
+                (self.writer.node_sink(), self.writer.node_sink());
+            let mut data = |batch: &_| self.writer.add_data(batch);
+            let sinks =
+                Sinks { params: &params, data: &mut data, content_nodes: &mut content_nodes };
+            let built = pipeline::run(input, &mut manifest_nodes, sinks);
+            done.store(true, Ordering::Relaxed);
+            built
+        })
+    }
+}
+
+/// Counts beside the backup and tells what was found, until the backup is done.
+fn tell_estimate(
+    roots: &[Vec<u8>],
+    rules: &scan::ScanRules,
+    observer: &Watched<'_>,
+    done: &AtomicBool,
+) {
+    let go_on = |totals| {
+        observer.event(Event::Expected { totals, last: false });
+        !done.load(Ordering::Relaxed) && !observer.cancelled()
+    };
+    if let Some(totals) = scan::estimate(roots, rules, &go_on) {
+        observer.event(Event::Expected { totals, last: true });
+    }
+}
+
+fn summary(built: &Built, writer: &Writer) -> Summary {
+    let (counts, stats) = (built.counts, writer.stats());
+    Summary {
+        files_new: counts.files.new,
+        files_changed: counts.files.changed,
+        files_unmodified: counts.files.unmodified,
+        dirs_new: counts.directories.new,
+        dirs_changed: counts.directories.changed,
+        dirs_unmodified: counts.directories.unmodified,
+        others: counts.others.new + counts.others.changed + counts.others.unmodified,
+        bytes_total: counts.bytes_total,
+        bytes_read: counts.bytes_read,
+        bytes_added: stats.bytes_new,
+        bytes_stored: stats.bytes_stored,
+        chunks_new: stats.chunks_new,
+        duration_ns: 0,
+        problems: counts.problems,
+    }
+}
+
+/// The caller's observer, which also wants to stop when the repository was told to.
+struct Watched<'a> {
+    observer: &'a dyn Observer,
+    cancel: &'a Cancel,
+}
+
+impl Observer for Watched<'_> {
+    fn event(&self, event: Event<'_>) {
+        self.observer.event(event);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancel.is_cancelled() || self.observer.cancelled()
+    }
+}
