@@ -17,7 +17,7 @@ use stillpoint_store::{ChunkId, Error, PackId, Result};
 const LOOKUP_BATCH: usize = 512;
 /// Entries in one sorted table, about 64 MiB.
 const TABLE_ENTRIES: usize = 900_000;
-/// Table files kept open by the owner; a secondary must keep all, because the owner may delete them.
+/// Table files kept open by the owner.
 const OPEN_FILES: i32 = 128;
 
 /// The column family that every database has. It must be named to be opened with our options.
@@ -40,15 +40,16 @@ impl Database {
         Ok(Self { db, options, path: path.to_path_buf() })
     }
 
-    /// Opens the database beside its owner, as it is now; `own` is a folder for the secondary's files.
-    pub(crate) fn open_beside(
+    /// Opens the database as it is now for reading, whoever owns it; writes nothing.
+    pub(crate) fn open_for_reading(
         path: &Path,
-        own: &Path,
         settings: Settings,
     ) -> Result<Self, rocksdb::Error> {
         let mut options = options(settings);
+        // All tables stay open, because the owner may delete them.
         options.set_max_open_files(-1);
-        let db = DB::open_cf_descriptors_as_secondary(&options, path, own, [family(&options)])?;
+        let families = [family(&options)];
+        let db = DB::open_cf_descriptors_read_only(&options, path, families, false)?;
         Ok(Self { db, options, path: path.to_path_buf() })
     }
 

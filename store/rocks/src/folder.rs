@@ -5,7 +5,7 @@
 //! format          "stillpoint index 1"; written last, removed first
 //! rocksdb/        the database
 //! sort/           the owner's temporary files
-//! private-*/      a guest's own files; private-*.lock is locked by it
+//! private-*/      the same for a process that is not the owner; private-*.lock is locked by it
 //! ```
 //! Only these names are ever removed, so a folder that was named by mistake loses nothing else.
 
@@ -86,7 +86,7 @@ impl Folder {
         Ok(path)
     }
 
-    /// Whether the folder holds a database of this format; the reason if it holds another one.
+    /// What the folder holds.
     pub(crate) fn format(&self) -> Format {
         format_of(&self.path)
     }
@@ -114,7 +114,7 @@ impl Folder {
         fs::write(&path, FORMAT).map_err(|error| Error::io("writing", path.display(), error))
     }
 
-    /// Removes what guests left that are gone. Failures are left to the next owner.
+    /// Removes private folders of processes that are gone. Failures are left to the next owner.
     fn sweep(&self) {
         let Ok(entries) = fs::read_dir(&self.path) else { return };
         for entry in entries.flatten() {

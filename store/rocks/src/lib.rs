@@ -1,8 +1,9 @@
 //! The chunk index on RocksDB.
 //!
 //! One folder holds one index. Whatever is wrong with the folder (damaged, cut short, foreign, newer), it is dropped and
-//! made anew without a state, and [`Index::notice`] says why: an index is a cache. One process owns the database at a
-//! time; another one reads it as a secondary and keeps its own additions in memory. Knows nothing of packs but places.
+//! made anew without a state, and [`Index::notice`] says why: an index is a cache. Any number of processes read one
+//! database; the first that writes owns it, and the others keep their own additions in memory. Knows nothing of packs
+//! but places.
 
 mod database;
 mod folder;

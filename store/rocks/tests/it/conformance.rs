@@ -1,4 +1,4 @@
-//! The suite of all indexes, as the owner of the folder, as a guest, and with limits so small that all are reached.
+//! The suite of all indexes, as the owner of the folder, beside an owner, and with limits so small that all are reached.
 
 use stillpoint_rocks::{Settings, open, open_with};
 use stillpoint_testkit::{IndexFixture, index_suite};
@@ -25,7 +25,7 @@ fn tiny_limits_conform() {
 }
 
 #[test]
-fn a_guest_conforms() {
+fn a_reader_beside_an_owner_conforms() {
     index_suite(|| {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_path_buf();

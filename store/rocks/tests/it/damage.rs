@@ -158,9 +158,9 @@ fn unusable_folders_are_replaced_with_a_notice() {
     }
 }
 
-/// A guest sees what the owner had, keeps its own additions to itself, and leaves nothing behind.
+/// A reader sees what the owner had, keeps its own additions to itself, and leaves nothing behind.
 #[test]
-fn a_guest_reads_beside_the_owner() {
+fn a_reader_beside_the_owner() {
     let dir = tempfile::tempdir().unwrap();
     let owner = open(dir.path()).unwrap();
     fill(&*owner);
@@ -187,9 +187,9 @@ fn a_guest_reads_beside_the_owner() {
     assert_eq!(open(dir.path()).unwrap().state().unwrap(), Some(state(4)));
 }
 
-/// What a guest that was killed left behind is removed by the next owner, and only that.
+/// What a process that was killed left behind is removed by the next owner, and only that.
 #[test]
-fn leftovers_of_dead_guests_are_removed() {
+fn leftovers_of_dead_processes_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let owner = open(dir.path()).unwrap();
     let guest = open(dir.path()).unwrap();
@@ -198,8 +198,34 @@ fn leftovers_of_dead_guests_are_removed() {
     fs::write(dir.path().join("private-1-1.lock"), "").unwrap();
     drop(owner);
     let next = open(dir.path()).unwrap();
+    next.apply(&[], state(7)).unwrap();
     assert!(!dir.path().join("private-1-1").exists());
     assert!(!dir.path().join("private-1-1.lock").exists());
     check_usable(&*guest);
     drop(next);
+}
+
+/// Looking up changes nothing in the folder; the first that writes becomes the owner, and another one that began from
+/// the same state keeps its additions to itself, even when the owner is gone.
+#[test]
+fn the_first_writer_becomes_the_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(&*open(dir.path()).unwrap());
+    let before = files_below(dir.path());
+    let readers: Vec<_> = (0..3).map(|_| open(dir.path()).unwrap()).collect();
+    readers.iter().for_each(|reader| check_usable(&**reader));
+    assert_eq!(files_below(dir.path()), before);
+    let [first, second, third] = <[Box<dyn Index>; 3]>::try_from(readers).ok().unwrap();
+    first.apply(&[(id(COUNT), place(2, COUNT))], state(2)).unwrap();
+    second.apply(&[(id(COUNT + 1), place(2, 1))], state(3)).unwrap();
+    drop(first);
+    third.apply(&[(id(COUNT + 2), place(2, 2))], state(4)).unwrap();
+    assert_eq!(second.state().unwrap(), Some(state(3)));
+    assert_eq!(third.state().unwrap(), Some(state(4)));
+    drop((second, third));
+    let after = open(dir.path()).unwrap();
+    assert_eq!(after.state().unwrap(), Some(state(2)));
+    let asked = [id(COUNT), id(COUNT + 1), id(COUNT + 2), id(0)];
+    let found = [Some(place(2, COUNT)), None, None, Some(place(1, 0))];
+    assert_eq!(after.lookup(&asked, &all_live).unwrap(), found);
 }
