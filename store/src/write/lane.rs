@@ -32,8 +32,8 @@ pub(super) type Finished = Arc<Mutex<Vec<FinishedPack>>>;
 
 enum Message {
     Frame(Pending),
-    /// Close the open pack and answer when everything so far is durable.
-    Flush(Sender<()>),
+    /// Close the open pack and acknowledge when everything so far is durable.
+    Flush,
 }
 
 pub(super) struct Lane {
@@ -41,6 +41,9 @@ pub(super) struct Lane {
     pool: Arc<Pool>,
     open: FilledFrame,
     outbox: Option<Sender<Message>>,
+    /// One acknowledgement for each flush. Its sender belongs to the appender's thread alone, so waiting ends
+    /// when the thread does.
+    flushed: Receiver<()>,
     appender: Option<JoinHandle<Result<()>>>,
 }
 
@@ -68,6 +71,7 @@ impl Lane {
         finished: &Finished,
     ) -> Self {
         let (outbox, inbox) = bounded(FRAMES_WAITING);
+        let (acknowledge, flushed) = bounded(1);
         let appender = Appender {
             repository: Arc::clone(repository),
             kind,
@@ -81,13 +85,14 @@ impl Lane {
         };
         let appender = std::thread::Builder::new()
             .name(format!("append-{kind:?}"))
-            .spawn(move || appender.run(&inbox))
+            .spawn(move || appender.run(&inbox, &acknowledge))
             .expect("the operating system starts a thread");
         Self {
             kind,
             pool: Arc::clone(pool),
             open: empty_frame(kind),
             outbox: Some(outbox),
+            flushed,
             appender: Some(appender),
         }
     }
@@ -137,9 +142,8 @@ impl Lane {
         if !self.open.chunks.is_empty() {
             self.send_frame()?;
         }
-        let (reply, done) = bounded(1);
-        self.send(Message::Flush(reply))?;
-        done.recv().map_err(|_| self.failure())
+        self.send(Message::Flush)?;
+        self.flushed.recv().map_err(|_| self.failure())
     }
 }
 
@@ -177,23 +181,24 @@ struct Appender {
 }
 
 impl Appender {
-    fn run(mut self, inbox: &Receiver<Message>) -> Result<()> {
-        let outcome = self.serve(inbox);
+    fn run(mut self, inbox: &Receiver<Message>, acknowledge: &Sender<()>) -> Result<()> {
+        let outcome = self.serve(inbox, acknowledge);
         let joined = self.join_closing(0);
         outcome.and(joined)
     }
 
-    fn serve(&mut self, inbox: &Receiver<Message>) -> Result<()> {
+    fn serve(&mut self, inbox: &Receiver<Message>, acknowledge: &Sender<()>) -> Result<()> {
         while let Ok(message) = inbox.recv() {
             match message {
                 Message::Frame(pending) => {
                     let ready = pending.recv().map_err(|_| stopped())??;
                     self.append(&ready)?;
                 }
-                Message::Flush(reply) => {
+                Message::Flush => {
                     self.close(PackEnd::Last)?;
                     self.join_closing(0)?;
-                    let _ = reply.send(());
+                    // The lane may have been dropped meanwhile; then nobody waits.
+                    let _ = acknowledge.send(());
                 }
             }
         }

@@ -2,10 +2,11 @@
 //! that lanes take them in the order in which they were filled, whatever thread was faster.
 
 use crate::cancel::Cancel;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::ChunkKind;
 use crate::pack::{CompressedFrame, FrameChunk, Level, compress_frame, verify_frame};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 use stillpoint_chunker::IdKey;
 
@@ -85,7 +86,15 @@ impl Drop for Pool {
 
 fn work(inbox: &Receiver<Job>, rules: &FrameRules, cancel: &Cancel) {
     while let Ok(Job { filled, reply }) = inbox.recv() {
-        let ready = cancel.check().and_then(|()| make_ready(filled, rules));
+        // A panic must reach the lane that waits, not leave it waiting.
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            cancel.check().and_then(|()| make_ready(filled, rules))
+        }));
+        let ready = made.unwrap_or_else(|_| {
+            Err(Error::Invalid(
+                "compression failed in a way that is a fault of this program".into(),
+            ))
+        });
         // The lane may have given up; then nobody wants the frame.
         let _ = reply.send(ready);
     }
