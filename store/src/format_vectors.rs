@@ -1,16 +1,18 @@
 //! The hex vectors of FORMAT.md: each decodes to what the page says, and is written again byte for byte.
 
 use crate::backend::{Backend, MemoryBackend};
+use crate::catalogue::{PackEntry, SnapshotEntry, Tombstone, decode_value, encode_value};
 use crate::crypto::test_env::SeededEnv;
 use crate::crypto::{Aead, DomainKeys, MetadataKey, RecordContext, RecordKind, RepositoryKey};
 use crate::env::{Env, Timestamp};
 use crate::error::Result;
-use crate::id::{ChunkKind, DomainId, ObjectName, PackId, RepositoryId, SlotId};
+use crate::id::{ChunkKind, DomainId, ObjectName, PackId, RepositoryId, SlotId, SnapshotId};
 use crate::pack::*;
 use crate::record::config::{ChunkSizes, Config, Sizes, UncheckedConfig};
 use crate::record::slot::{KdfCost, KeySlot, Secret, unlock};
+use crate::record::{Head, SnapshotRecord, to_cbor};
 use crate::tree::memory::MemoryNodes;
-use crate::tree::{Builder, Schema, Tree, TreeParams};
+use crate::tree::{Builder, Root, Schema, Tree, TreeParams};
 use std::fmt::Write;
 use stillpoint_chunker::ChunkId;
 
@@ -181,6 +183,58 @@ fn compressed_frames() {
     )
     .unwrap();
     assert_eq!(frame.data_len(), text.len());
+}
+
+/// The tree root that the vectors of records name.
+fn some_root() -> Root {
+    Root { id: ChunkId::from_bytes([0x66; 32]), level: 2, entries: 1_000, bytes: 123_456 }
+}
+
+const TIME: Timestamp = Timestamp { seconds: 5, nanos: 6 };
+
+/// Values of the catalogue.
+#[test]
+fn catalogue_values() {
+    let hash = std::array::from_fn(|at| if at % 2 == 0 { 0x44 } else { 0x55 });
+    let pack = PackEntry { size_bytes: 32 << 20, hash, born: 7, data_chunks: 400, node_chunks: 3 };
+    check("catalogue-pack", &encode_value(&pack));
+    assert_eq!(decode_value::<PackEntry>(&vector("catalogue-pack")).unwrap(), pack);
+    let snapshot = SnapshotEntry { hash, root: some_root(), committed: TIME };
+    check("catalogue-snapshot", &encode_value(&snapshot));
+    assert_eq!(decode_value::<SnapshotEntry>(&vector("catalogue-snapshot")).unwrap(), snapshot);
+    let tombstone = Tombstone { size_bytes: 32 << 20, condemned: TIME, seq: 9, born: 7 };
+    check("catalogue-tombstone", &encode_value(&tombstone));
+    assert_eq!(decode_value::<Tombstone>(&vector("catalogue-tombstone")).unwrap(), tombstone);
+}
+
+/// The plaintext of a head and of a snapshot record, which open after they were sealed.
+#[test]
+fn heads_and_snapshots() {
+    let (metadata, env) = (root().metadata(), SeededEnv::new(4));
+    let head = Head {
+        version: 1,
+        seq: 12,
+        fence: 3,
+        catalogue: some_root(),
+        previous: [0x77; 32],
+        transaction: [0x88; 16],
+    };
+    check("head", &to_cbor(&head));
+    let context = RecordContext { repository: REPOSITORY, kind: RecordKind::Head, name: b"" };
+    let sealed = metadata.seal(&context, &vector("head"), &env);
+    assert_eq!(Head::open(&sealed, REPOSITORY, &metadata).unwrap(), head);
+
+    let mut record = SnapshotRecord::new(TIME, some_root());
+    record.host = "h".into();
+    record.paths = vec![serde_bytes::ByteBuf::from(b"/a")];
+    record.tags = vec!["t".into()];
+    record.parent = Some(SnapshotId::from_bytes([0x99; 16]));
+    check("snapshot", &to_cbor(&record));
+    let id = SnapshotId::from_bytes([0x22; 16]);
+    let context =
+        RecordContext { repository: REPOSITORY, kind: RecordKind::Snapshot, name: id.as_bytes() };
+    let sealed = metadata.seal(&context, &vector("snapshot"), &env);
+    assert_eq!(SnapshotRecord::open(&sealed, id, REPOSITORY, &metadata).unwrap(), record);
 }
 
 /// A schema whose entries mean nothing.
