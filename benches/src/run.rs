@@ -83,15 +83,23 @@ pub fn run(settings: &Settings, data: Data, tools: &[Box<dyn Tool>]) -> Result<V
     Ok(found)
 }
 
+/// Makes one corpus if it is not there yet, and gives its folder.
+///
+/// # Errors
+/// A source that cannot be read, a program that is missing, a full disk.
+pub fn prepare(settings: &Settings, data: Data) -> Result<PathBuf> {
+    (settings.say)(&format!("{}: making the corpus", data.name()));
+    match data {
+        Data::Home => corpus::home(&settings.corpora, &settings.scale),
+        Data::Dumps => corpus::dumps(&settings.corpora, &settings.scale),
+        Data::Tiny => corpus::tiny(&settings.corpora, &settings.scale),
+        Data::Image => corpus::image(&settings.corpora, &settings.scale),
+    }
+}
+
 impl<'a> Table<'a> {
     fn laid(settings: &'a Settings, data: Data, tools: &'a [Box<dyn Tool>]) -> Result<Self> {
-        (settings.say)(&format!("{}: making the corpus", data.name()));
-        let corpus = match data {
-            Data::Home => corpus::home(&settings.corpora, &settings.scale)?,
-            Data::Dumps => corpus::dumps(&settings.corpora, &settings.scale)?,
-            Data::Tiny => corpus::tiny(&settings.corpora, &settings.scale)?,
-            Data::Image => corpus::image(&settings.corpora, &settings.scale)?,
-        };
+        let corpus = prepare(settings, data)?;
         let base = settings.work.join(data.name());
         corpus::remove(&base)?;
         fs::create_dir_all(&base).at(&base)?;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use stillpoint_benches::corpus::{Place, Scale};
-use stillpoint_benches::run::{Settings, run};
+use stillpoint_benches::run::{Settings, prepare, run};
 use stillpoint_benches::scenario::Data;
 use stillpoint_benches::tool::{Tool, all};
 use stillpoint_benches::{At, Failure, Result, report};
@@ -40,6 +40,9 @@ struct Options {
     /// The private root that holds peers.
     #[arg(long, default_value = "target/peers")]
     peers: PathBuf,
+    /// Only make the corpora.
+    #[arg(long)]
+    prepare: bool,
     /// The stillpoint program [default: beside this program].
     #[arg(long)]
     stillpoint: Option<PathBuf>,
@@ -87,6 +90,11 @@ fn compare(options: &Options) -> Result<()> {
         repeat: options.repeat.max(1),
         say: |what| eprintln!("{what}"),
     };
+    if options.prepare {
+        return chosen_data(options)?
+            .into_iter()
+            .try_for_each(|data| prepare(&settings, data).map(drop));
+    }
     let mut text = heading(&settings, &tools);
     let mut raw = String::new();
     for data in chosen_data(options)? {
