@@ -5,6 +5,7 @@ use divan::counter::ItemsCount;
 use stillpoint_benches::random::Random;
 use stillpoint_rocks::open;
 use stillpoint_store::index::{Index, IndexState, Location, MemoryIndex};
+use stillpoint_store::tree::Root;
 use stillpoint_store::{ChunkId, PackId, RepositoryId};
 
 const ENTRIES: usize = 200_000;
@@ -54,7 +55,8 @@ fn entry(number: usize) -> (ChunkId, Location) {
 }
 
 fn state(seq: u64) -> IndexState {
-    IndexState { repository: RepositoryId::from_bytes([7; 16]), seq, head_hash: [1; 32] }
+    let catalogue = Root { id: ChunkId::from_bytes([2; 32]), level: 1, entries: seq, bytes: 0 };
+    IndexState { repository: RepositoryId::from_bytes([7; 16]), seq, head_hash: [1; 32], catalogue }
 }
 
 fn full(kind: Kind) -> (Box<dyn Index>, tempfile::TempDir) {
