@@ -250,7 +250,7 @@ fn buffers_are_recycled_when_free() {
 /// machine only the ratios mean something.
 #[test]
 fn throughput() {
-    let length: usize = 256 << 20;
+    let length: usize = 64 << 20;
     let mut whole = vec![0; length];
     blake3::Hasher::new().finalize_xof().fill(&mut whole);
     for profile in Profile::ALL {

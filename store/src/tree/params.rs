@@ -20,12 +20,13 @@ pub struct TreeParams {
 }
 
 impl TreeParams {
-    /// Least node size of a new repository: 8 KiB.
-    pub const MIN_BYTES: u32 = 8 << 10;
-    /// Average node size of a new repository: 32 KiB, provisional until measured.
-    pub const AVG_BYTES: u32 = 32 << 10;
-    /// Size at which a node of a new repository ends by force: 128 KiB.
-    pub const MAX_BYTES: u32 = 128 << 10;
+    /// Least node size of a new repository: 2 KiB.
+    pub const MIN_BYTES: u32 = 2 << 10;
+    /// Average node size of a new repository: 8 KiB. A change rewrites a node of each level, so small nodes make
+    /// small increments; at 4 KiB the bookkeeping for each node shows in the size of the first backup.
+    pub const AVG_BYTES: u32 = 8 << 10;
+    /// Size at which a node of a new repository ends by force: 32 KiB.
+    pub const MAX_BYTES: u32 = 32 << 10;
 
     /// The sizes for a new repository.
     pub fn new(boundary_key: [u8; 32]) -> Self {

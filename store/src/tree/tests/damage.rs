@@ -104,6 +104,64 @@ fn nodes_that_do_not_fit_together_are_damaged() {
     assert!(matches!(error, Error::Missing { .. }), "{error}");
 }
 
+/// Keys out of order between neighbours are damage even where counts and sums fit.
+#[test]
+fn order_between_nodes_is_checked() {
+    let nodes = nodes();
+    let model = paths(400);
+    let root = build::<Map>(&small(), &nodes, &model);
+    // The leaves of the first two entries of some branch at level 1, and how many entries come before.
+    let mut id = root.id;
+    for _ in 1..root.level {
+        id = children(&id, &nodes.load(&id).unwrap()).unwrap().children[0].id;
+    }
+    let view = children(&id, &nodes.load(&id).unwrap()).unwrap();
+    let [first, second, ..] = view.children.as_slice() else { panic!("two leaves at least") };
+    let (from, count) = (first.entries.try_into().unwrap(), second.entries.try_into().unwrap());
+    let entries: Vec<_> = model.into_iter().skip(from).take(count).collect();
+    let whole = TreeParams::new([2; 32]);
+    let leaf = |entries: &[(Vec<u8>, Vec<u8>)]| {
+        let leaf = build::<Map>(&whole, &nodes, entries.iter().map(|(key, value)| (key, value)));
+        nodes.load(&leaf.id).unwrap().to_vec()
+    };
+    assert_eq!(leaf(&entries), nodes.load(&second.id).unwrap().to_vec());
+    let (mut early, mut late) = (entries.clone(), entries);
+    early.first_mut().unwrap().0 = b"a".to_vec();
+    late.last_mut().unwrap().0.push(b'~');
+    for (entries, what) in [(early, "first key"), (late, "last key")] {
+        nodes.replace(second.id, leaf(&entries));
+        let error = read_all(root, root, &nodes).unwrap_err().to_string();
+        assert!(error.contains(what) && error.contains(&second.id.to_string()), "{error}");
+    }
+}
+
+/// The layout, byte for byte: two entries with a shared beginning, an entry of a sequence, a branch.
+#[test]
+fn the_layout_is_fixed() {
+    let nodes = nodes();
+    let model: Model = [(b"dir".to_vec(), vec![7, 0]), (b"direct".to_vec(), vec![])].into();
+    let leaf = build::<Map>(&small(), &nodes, &model);
+    let expected = b"\x01\x00\x01\x08test map\x02\x00\x03dir\x02\x07\x00\x03\x03ect\x00";
+    assert_eq!(nodes.load(&leaf.id).unwrap().to_vec(), expected);
+    let list = build::<List>(&small(), &nodes, [(&vec![], &vec![5])]);
+    let expected = b"\x01\x00\x00\x09test list\x01\x01\x05";
+    assert_eq!(nodes.load(&list.id).unwrap().to_vec(), expected);
+    let mut branch = b"\x01\x01\x01\x08test map\x02".to_vec();
+    for (shared, rest, id, bytes) in
+        [(0, &b"direct"[..], [0xaa; 32], 300), (2, b"sk", [0xbb; 32], 1)]
+    {
+        put_varint(&mut branch, shared);
+        put_varint(&mut branch, rest.len() as u64);
+        branch.extend([rest, &id].concat());
+        branch.push(2);
+        put_varint(&mut branch, bytes);
+    }
+    let view = children(&leaf.id, &branch.clone().into()).unwrap();
+    let sums: Vec<_> = view.children.iter().map(|child| (child.entries, child.bytes)).collect();
+    assert_eq!((view.level, sums), (1, vec![(2, 300), (2, 1)]));
+    assert_eq!(branch[12..23], *b"\x02\x00\x06direct\xaa\xaa");
+}
+
 /// After an error a cursor stands at its end and gives nothing more.
 #[test]
 fn a_cursor_ends_at_damage() {

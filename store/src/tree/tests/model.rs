@@ -207,6 +207,32 @@ fn an_empty_tree_is_an_empty_leaf() {
     assert_eq!(edited(root, &nodes, &BTreeMap::from([(vec![1], None)])), root);
 }
 
+/// When all but the last leaf goes, the branch above it, which ended for lack of entries with that one child, must not
+/// become the root.
+#[test]
+fn the_end_of_a_level_is_no_root_by_itself() {
+    let mut met = 0;
+    for count in 60..260 {
+        let nodes = nodes();
+        let model = paths(count);
+        let root = build::<Map>(&small(), &nodes, &model);
+        let (mut id, mut lone_leaf) = (root.id, None);
+        for _ in 0..root.level {
+            let view = children(&id, &nodes.load(&id).unwrap()).unwrap();
+            id = view.children.last().unwrap().id;
+            lone_leaf = (view.level == 1 && view.items == 1).then(|| view.children[0].entries);
+        }
+        let Some(last) = lone_leaf else { continue };
+        met += 1;
+        let gone = model.len() - usize::try_from(last).unwrap();
+        let removed = model.keys().take(gone).map(|key| (key.clone(), None)).collect();
+        let rest = build::<Map>(&small(), &nodes, model.iter().skip(gone));
+        assert_eq!(edited(root, &nodes, &removed), rest, "{count} entries");
+        assert_eq!((rest.id, rest.level), (id, 0));
+    }
+    assert!(met >= 3, "only {met} trees ended with a lone leaf");
+}
+
 /// Keys and values at their limits make a tree; one byte more is refused.
 #[test]
 fn the_longest_entries_fit() {
