@@ -110,14 +110,16 @@ fn order_between_nodes_is_checked() {
     let nodes = nodes();
     let model = paths(400);
     let root = build::<Map>(&small(), &nodes, &model);
-    // The leaves of the first two entries of some branch at level 1, and how many entries come before.
+    // A leaf of two entries at least that is not the first of its branch, and how many entries come before it.
     let mut id = root.id;
     for _ in 1..root.level {
         id = children(&id, &nodes.load(&id).unwrap()).unwrap().children[0].id;
     }
-    let view = children(&id, &nodes.load(&id).unwrap()).unwrap();
-    let [first, second, ..] = view.children.as_slice() else { panic!("two leaves at least") };
-    let (from, count) = (first.entries.try_into().unwrap(), second.entries.try_into().unwrap());
+    let leaves = children(&id, &nodes.load(&id).unwrap()).unwrap().children;
+    let place = (1..leaves.len()).find(|index| leaves[*index].entries >= 2).unwrap();
+    let second = leaves[place];
+    let before: u64 = leaves[..place].iter().map(|leaf| leaf.entries).sum();
+    let (from, count) = (before.try_into().unwrap(), second.entries.try_into().unwrap());
     let entries: Vec<_> = model.into_iter().skip(from).take(count).collect();
     let whole = TreeParams::new([2; 32]);
     let leaf = |entries: &[(Vec<u8>, Vec<u8>)]| {
@@ -133,6 +135,21 @@ fn order_between_nodes_is_checked() {
         let error = read_all(root, root, &nodes).unwrap_err().to_string();
         assert!(error.contains(what) && error.contains(&second.id.to_string()), "{error}");
     }
+}
+
+/// An empty leaf under a branch, which no sum gives away, ends nothing and is passed over by nobody.
+#[test]
+fn an_empty_leaf_stands_alone_or_not_at_all() {
+    let nodes = nodes();
+    let empty = build::<List>(&small(), &nodes, []);
+    let mut branch = b"\x01\x01\x00\x09test list\x01".to_vec();
+    branch.extend(empty.id.as_bytes());
+    branch.extend([0, 0]);
+    let id = reference(&branch);
+    nodes.replace(id, branch);
+    let root = Root { id, level: 1, ..empty };
+    let error = Tree::<List>::open(root, &nodes).iter().err().expect("the leaf is refused");
+    assert!(error.to_string().contains("empty but not the root"), "{error}");
 }
 
 /// The layout, byte for byte: two entries with a shared beginning, an entry of a sequence, a branch.
