@@ -109,7 +109,8 @@ fn nodes_that_do_not_fit_together_are_damaged() {
 fn order_between_nodes_is_checked() {
     let nodes = nodes();
     let model = paths(400);
-    let root = build::<Map>(&small(), &nodes, &model);
+    let wide = TreeParams { min_bytes: 512, avg_bytes: 1024, max_bytes: 4096, ..small() };
+    let root = build::<Map>(&wide, &nodes, &model);
     // A leaf of two entries at least that is not the first of its branch, and how many entries come before it.
     let mut id = root.id;
     for _ in 1..root.level {
@@ -134,6 +135,24 @@ fn order_between_nodes_is_checked() {
         nodes.replace(second.id, leaf(&entries));
         let error = read_all(root, root, &nodes).unwrap_err().to_string();
         assert!(error.contains(what) && error.contains(&second.id.to_string()), "{error}");
+    }
+}
+
+/// Within a node each key is greater than the one before it and says how much it shares, no less.
+#[test]
+fn order_within_a_node_is_checked() {
+    let id = reference(b"id");
+    let cases: [(&[u8], bool); 6] = [
+        (b"\x00\x01b\x00\x01\x01c\x00", true),
+        (b"\x00\x01b\x00\x00\x01c\x00", true),
+        (b"\x00\x01b\x00\x00\x01a\x00", false),
+        (b"\x00\x01b\x00\x01\x00\x00", false),
+        (b"\x00\x01b\x00\x00\x02bc\x00", false),
+        (b"\x00\x02bc\x00\x01\x00\x00", false),
+    ];
+    for (items, good) in cases {
+        let bytes = [b"\x01\x00\x01\x00\x02", items].concat();
+        assert_eq!(children(&id, &bytes.into()).is_ok(), good, "{items:?}");
     }
 }
 
