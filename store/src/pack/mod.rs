@@ -24,8 +24,8 @@ pub use frame::{Frame, PackKey};
 pub use header::PACK_HEADER_LEN;
 pub use padding::padme;
 
-/// Plaintext that a frame should hold: 512 KiB. A frame is closed by the chunk that reaches it.
-pub const FRAME_TARGET_BYTES: usize = 512 << 10;
+/// Plaintext that a frame should hold: 1 MiB. See docs/decisions/0002-sizes.md.
+pub const FRAME_TARGET_BYTES: usize = 1 << 20;
 
 /// Length of a full pack: exactly 32 MiB.
 pub const PACK_TARGET_BYTES: u64 = 32 << 20;

@@ -71,31 +71,39 @@ pub struct CreateOptions {
     pub kdf: KdfCost,
     /// The compression level for those who ask for none.
     pub level: Level,
+    /// Sizes of chunks. Repositories with other sizes share nothing when copied into each other.
+    pub chunks: ChunkSizes,
+    /// Sizes of manifest nodes.
+    pub nodes: Sizes,
 }
 
 impl Default for CreateOptions {
     fn default() -> Self {
-        Self { label: String::new(), kdf: KdfCost::default(), level: Level::DEFAULT }
+        let sizes_of = |profile: Profile| {
+            let params = profile.params();
+            Sizes { min: params.min_bytes(), avg: params.avg_bytes(), max: params.max_bytes() }
+        };
+        Self {
+            label: String::new(),
+            kdf: KdfCost::default(),
+            level: Level::DEFAULT,
+            chunks: ChunkSizes {
+                general: sizes_of(Profile::General),
+                dump: sizes_of(Profile::Dump),
+                image: sizes_of(Profile::Image),
+            },
+            nodes: Sizes {
+                min: TreeParams::MIN_BYTES,
+                avg: TreeParams::AVG_BYTES,
+                max: TreeParams::MAX_BYTES,
+            },
+        }
     }
 }
 
-fn sizes_of(profile: Profile) -> Sizes {
-    let params = profile.params();
-    Sizes { min: params.min_bytes(), avg: params.avg_bytes(), max: params.max_bytes() }
-}
-
 fn new_config(env: &dyn Env, options: &CreateOptions) -> Config {
-    let chunks = ChunkSizes {
-        general: sizes_of(Profile::General),
-        dump: sizes_of(Profile::Dump),
-        image: sizes_of(Profile::Image),
-    };
-    let nodes = Sizes {
-        min: TreeParams::MIN_BYTES,
-        avg: TreeParams::AVG_BYTES,
-        max: TreeParams::MAX_BYTES,
-    };
-    let mut config = Config::new(RepositoryId::random(env), env.now(), chunks, nodes);
+    let id = RepositoryId::random(env);
+    let mut config = Config::new(id, env.now(), options.chunks, options.nodes);
     config.level = options.level;
     config
 }

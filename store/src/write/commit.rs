@@ -232,7 +232,12 @@ impl Writer {
         let born = self.repository.head()?.seq();
         let mut seed = [0u8; 32];
         self.repository.env.fill_random(&mut seed);
-        let start = LaneStart { born, verify: self.options.verify, seed };
+        let start = LaneStart {
+            born,
+            verify: self.options.verify,
+            frame_target_bytes: self.options.frame_target_bytes,
+            seed,
+        };
         let lane = |kind| Lane::start(&self.repository, kind, start, &self.pool, &self.finished);
         state.data.flush()?;
         state.nodes.flush()?;

@@ -5,7 +5,6 @@ use crate::env::DerivedEnv;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind};
 use crate::index::Location;
-use crate::pack::FRAME_TARGET_BYTES;
 use crate::pack::{FrameChunk, PackBuilder, PackEnd, PackOptions, PackSummary};
 use crate::repository::Repository;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -40,6 +39,7 @@ pub(super) struct Lane {
     kind: ChunkKind,
     pool: Arc<Pool>,
     open: FilledFrame,
+    frame_target_bytes: usize,
     outbox: Option<Sender<Message>>,
     /// One acknowledgement for each flush. Its sender belongs to the appender's thread alone, so waiting ends
     /// when the thread does.
@@ -54,6 +54,8 @@ pub(super) struct LaneStart {
     pub born: u64,
     /// Open every frame again after sealing, and compare.
     pub verify: bool,
+    /// Plaintext bytes of a full frame.
+    pub frame_target_bytes: usize,
     /// Secret from which the packs' randomness is drawn.
     pub seed: [u8; 32],
 }
@@ -91,6 +93,7 @@ impl Lane {
             kind,
             pool: Arc::clone(pool),
             open: empty_frame(kind),
+            frame_target_bytes: start.frame_target_bytes,
             outbox: Some(outbox),
             flushed,
             appender: Some(appender),
@@ -99,12 +102,12 @@ impl Lane {
 
     /// Adds a new chunk. Waits while compression or storage is behind.
     pub fn push(&mut self, id: ChunkId, bytes: &[u8], references: Vec<ChunkId>) -> Result<()> {
-        let full = self.open.bytes.len() + bytes.len() > FRAME_TARGET_BYTES;
+        let full = self.open.bytes.len() + bytes.len() > self.frame_target_bytes;
         if full && !self.open.chunks.is_empty() {
             self.send_frame()?;
         }
         if self.open.bytes.capacity() == 0 {
-            self.open.bytes.reserve(FRAME_TARGET_BYTES.max(bytes.len()));
+            self.open.bytes.reserve(self.frame_target_bytes.max(bytes.len()));
         }
         let len = u32::try_from(bytes.len()).expect("chunks are bounded by CHUNK_BYTES_MAX");
         self.open.bytes.extend_from_slice(bytes);

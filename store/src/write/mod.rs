@@ -12,7 +12,7 @@ pub use lane::FinishedPack;
 use crate::error::Result;
 use crate::id::{ChunkId, ChunkKind, NodeId, PackId, SnapshotId};
 use crate::limits::{CHUNK_BYTES_MAX, NODE_BYTES_MAX};
-use crate::pack::Level;
+use crate::pack::{FRAME_TARGET_BYTES, Level};
 use crate::repository::{HeadView, Repository, SharedIndex};
 use crate::tree::NodeSink;
 use lane::{Finished, Lane, LaneStart};
@@ -35,6 +35,8 @@ pub struct WriteOptions {
     pub verify: bool,
     /// Threads that compress.
     pub threads: usize,
+    /// Plaintext bytes of a full frame; a larger chunk has a frame of its own.
+    pub frame_target_bytes: usize,
     /// Count only; nothing is stored and the session cannot commit.
     pub dry_run: bool,
 }
@@ -42,7 +44,13 @@ pub struct WriteOptions {
 impl Default for WriteOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { level: Level::default(), verify: true, threads, dry_run: false }
+        Self {
+            level: Level::default(),
+            verify: true,
+            threads,
+            frame_target_bytes: FRAME_TARGET_BYTES,
+            dry_run: false,
+        }
     }
 }
 
@@ -125,7 +133,12 @@ impl Repository {
         let mut seed = [0u8; 32];
         self.env.fill_random(&mut seed);
         let finished = Finished::default();
-        let start = LaneStart { born: view.seq(), verify: options.verify, seed };
+        let start = LaneStart {
+            born: view.seq(),
+            verify: options.verify,
+            frame_target_bytes: options.frame_target_bytes,
+            seed,
+        };
         let lane = |kind| Lane::start(self, kind, start, &pool, &finished);
         let state = State {
             data: lane(ChunkKind::Data),
