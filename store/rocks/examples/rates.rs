@@ -1,5 +1,6 @@
 //! Prints how fast the index opens, fills and answers: `rates [entries] [folder]`.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 use stillpoint_store::ChunkId;
 use stillpoint_store::index::Index;
@@ -9,12 +10,16 @@ use stillpoint_testkit::index_suite::{id, place, state};
 const APPLY: u64 = 1000;
 const LOOKUPS: usize = 500_000;
 
+fn say(line: std::fmt::Arguments<'_>) {
+    writeln!(std::io::stdout(), "{line}").expect("stdout takes a line");
+}
+
 fn timed<T>(what: &str, count: u64, run: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = run();
     let took = start.elapsed();
     let rate = count as f64 / took.as_secs_f64();
-    println!("{what:<34} {took:>12.2?} {rate:>12.0}/s");
+    say(format_args!("{what:<34} {took:>12.2?} {rate:>12.0}/s"));
     result
 }
 
@@ -59,11 +64,11 @@ fn main() {
             start.elapsed()
         })
         .collect();
-    println!("open and one look-up, median       {:>12.2?}", median(times));
+    say(format_args!("open and one look-up, median       {:>12.2?}", median(times)));
     let owner = open();
     timed("open beside the owner", 1, open);
     drop(owner);
-    println!("resident, peak                     {:>9} MiB", resident_mib());
+    say(format_args!("resident, peak                     {:>9} MiB", resident_mib()));
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
