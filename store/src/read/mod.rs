@@ -69,9 +69,10 @@ impl Reader {
     /// Places of these chunks, in the order asked; None for a chunk that no live pack holds.
     pub fn locate(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
         let index = self.index()?;
-        let places = index.lookup(&self.view, ids)?;
-        if places.iter().any(Option::is_none) && self.repository.heal_index(&self.view)? {
-            return index.lookup(&self.view, ids);
+        let places = index.lookup(&self.repository, &self.view, ids)?;
+        let is_short = places.iter().any(Option::is_none);
+        if is_short && index.heal(&self.repository, &self.view, "it was incomplete")? {
+            return index.lookup(&self.repository, &self.view, ids);
         }
         Ok(places)
     }

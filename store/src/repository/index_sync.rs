@@ -26,13 +26,45 @@ pub struct SharedIndex {
 }
 
 impl SharedIndex {
-    /// Places of these chunks in packs that are live under `view`.
-    pub fn lookup(&self, view: &HeadView, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
+    /// Places of these chunks in packs that are live under `view`. An index that turns out to be damaged is
+    /// rebuilt, once in the life of the process.
+    pub fn lookup(
+        &self,
+        repository: &Repository,
+        view: &HeadView,
+        ids: &[ChunkId],
+    ) -> Result<Vec<Option<Location>>> {
         let packs = view.packs()?;
         if packs.is_empty() {
             return Ok(vec![None; ids.len()]);
         }
-        self.index.lookup(ids, &|pack| packs.contains_key(pack))
+        let look = || self.index.lookup(ids, &|pack| packs.contains_key(pack));
+        match look() {
+            Err(error)
+                if error.is_damage() && self.heal(repository, view, &error.to_string())? =>
+            {
+                look()
+            }
+            other => other,
+        }
+    }
+
+    /// Rebuilds the index because of `reason`; gives false when that was done before.
+    pub(crate) fn heal(
+        &self,
+        repository: &Repository,
+        view: &HeadView,
+        reason: &str,
+    ) -> Result<bool> {
+        let mut healed = self.healed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *healed {
+            return Ok(false);
+        }
+        *healed = true;
+        let _moving = self.moving();
+        repository.note(format!("the index was rebuilt: {reason}"));
+        repository.rebuild(&*self.index, view)?;
+        Ok(true)
     }
 
     fn moving(&self) -> MutexGuard<'_, ()> {
@@ -74,7 +106,14 @@ impl Repository {
 
     fn bring_up(self: &Arc<Self>, index: &dyn Index, view: &HeadView) -> Result<()> {
         let wanted = view.index_state();
-        match index.state()? {
+        let state = match index.state() {
+            Err(error) if error.is_damage() => {
+                self.note(format!("the index was rebuilt: {error}"));
+                None
+            }
+            other => other?,
+        };
+        match state {
             Some(state) if state == wanted => Ok(()),
             Some(state) if state.repository != self.id() => {
                 self.note("the index belonged to another repository and was rebuilt".into());
@@ -171,21 +210,6 @@ impl Repository {
             shared.index.apply(additions, next.index_state())?;
         }
         Ok(())
-    }
-
-    /// Rebuilds the index once per process because a chunk that must exist is not in it.
-    /// Gives false when that was done already.
-    pub(crate) fn heal_index(self: &Arc<Self>, view: &HeadView) -> Result<bool> {
-        let shared = self.opened_index()?;
-        let mut healed = shared.healed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if *healed {
-            return Ok(false);
-        }
-        *healed = true;
-        let _moving = shared.moving();
-        self.note("the index was incomplete and was rebuilt".into());
-        self.rebuild(&*shared.index, view)?;
-        Ok(true)
     }
 }
 

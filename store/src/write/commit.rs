@@ -124,7 +124,9 @@ impl Writer {
             let Attempt::Committed(next) = self.repository.attempt(&base, &edit)? else { continue };
             // From now on these chunks are found through the index.
             let shared = self.repository.index(&base)?;
-            self.repository.advance_index(&base, &next, &additions)?;
+            if let Err(error) = self.repository.advance_index(&base, &next, &additions) {
+                shared.heal(&self.repository, &next, &error.to_string())?;
+            }
             for (id, _) in &additions {
                 state.own.remove(id);
             }
@@ -211,7 +213,7 @@ impl Writer {
         let here: IdSet = own.iter().flat_map(FinishedPack::ids).collect();
         let needed: Vec<ChunkId> =
             references.reachable([root.id])?.into_iter().filter(|id| !here.contains(id)).collect();
-        let places = index.lookup(&view, &needed)?;
+        let places = index.lookup(&self.repository, &view, &needed)?;
         let mut lost: IdSet = needed
             .iter()
             .zip(&places)

@@ -233,7 +233,7 @@ impl Writer {
             state.index = Some(self.repository.index(&state.view)?);
         }
         let index = state.index.as_ref().expect("opened just above");
-        let places = index.lookup(&state.view, ids)?;
+        let places = index.lookup(&self.repository, &state.view, ids)?;
         let mut known = Vec::with_capacity(places.len());
         for place in places {
             known.push(place.is_some());

@@ -2,6 +2,7 @@
 
 mod backends;
 mod crashes;
+mod index_repair;
 mod indexes;
 mod killed;
 mod lab;
