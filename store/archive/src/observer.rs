@@ -84,7 +84,8 @@ pub enum Event<'a> {
         /// Its logical size in bytes; 0 for all but files.
         bytes: u64,
     },
-    /// So many more bytes of content were read (backup) or written (restore) since the last such event.
+    /// So many more bytes of content were read (backup) or written (restore) since the last such event. What was done
+    /// so far is their sum and the sizes of unmodified and moved entries, which nobody reads.
     Bytes(u64),
     /// Something went wrong with one path; the work goes on.
     Problem(&'a Problem),

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use stillpoint_store::limits::TREE_KEY_BYTES_MAX;
 
 /// Most directories on the way down whose descriptors stay open.
-const OPEN_ANCESTORS_MAX: usize = 128;
+const OPEN_ANCESTORS_MAX: usize = 64;
 
 /// What the walk met.
 #[derive(Debug)]
@@ -157,6 +157,7 @@ impl Walk<'_> {
                     Err(_) => unreachable!("the directory is listed already"),
                 },
                 None => {
+                    frame.batch.listing.dir.release_if_many();
                     self.frames.pop();
                 }
             }

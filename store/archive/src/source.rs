@@ -8,6 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::io::Read;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use stillpoint_store::{Result, Timestamp};
 
@@ -76,7 +77,9 @@ impl ReadClock {
     }
 }
 
-/// After this many reopened levels a directory keeps its descriptor, so that climbing back up costs little.
+/// Most directories of one root whose descriptors stay open without need; well below the usual limit of 1024 files.
+pub(crate) const OPEN_DIRS_MAX: usize = 384;
+/// How many levels keep their descriptors when they are opened again, so that climbing back up costs little.
 const REOPENED_KEPT: usize = 64;
 
 /// An open directory of the source, below a root that stays open.
@@ -89,6 +92,8 @@ pub(crate) struct Dir {
     name: CString,
     identity: (u64, u64),
     fd: Mutex<Option<Arc<OwnedFd>>>,
+    /// How many directories of this root hold a descriptor.
+    open: Arc<AtomicUsize>,
 }
 
 impl Dir {
@@ -127,7 +132,16 @@ impl Dir {
         name: CString,
     ) -> rustix::io::Result<Arc<Self>> {
         let identity = identity(&fd)?;
-        Ok(Arc::new(Self { parent, name, identity, fd: Mutex::new(Some(Arc::new(fd))) }))
+        let open = parent.as_ref().map(|parent| Arc::clone(&parent.open)).unwrap_or_default();
+        let dir = Self { parent, name, identity, fd: Mutex::default(), open };
+        dir.keep(Arc::new(fd));
+        Ok(Arc::new(dir))
+    }
+
+    fn keep(&self, fd: Arc<OwnedFd>) {
+        if self.slot().replace(fd).is_none() {
+            self.open.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The descriptor, opened again if it was released.
@@ -143,8 +157,15 @@ impl Dir {
 
     /// Gives the descriptor back, if the directory can be opened again through its parent.
     pub(crate) fn release(&self) {
-        if self.parent.is_some() {
-            *self.slot() = None;
+        if self.parent.is_some() && self.slot().take().is_some() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives the descriptor back if too many are held: the walk has left the directory, only jobs may need it yet.
+    pub(crate) fn release_if_many(&self) {
+        if self.open.load(Ordering::Relaxed) > OPEN_DIRS_MAX {
+            self.release();
         }
     }
 
@@ -169,8 +190,8 @@ impl Dir {
                 return Err(Errno::STALE);
             }
             fd = Arc::new(opened);
-            if left < REOPENED_KEPT {
-                *dir.slot() = Some(Arc::clone(&fd));
+            if left < REOPENED_KEPT && self.open.load(Ordering::Relaxed) < OPEN_DIRS_MAX {
+                dir.keep(Arc::clone(&fd));
             }
         }
         Ok(fd)
@@ -180,6 +201,9 @@ impl Dir {
 impl Drop for Dir {
     /// Lets go of the ancestors one by one: a chain of thousands must not recurse.
     fn drop(&mut self) {
+        if self.slot().take().is_some() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        }
         let mut next = self.parent.take();
         while let Some(mut dir) = next.and_then(Arc::into_inner) {
             next = dir.parent.take();

@@ -554,3 +554,93 @@ fn cancelling_does_not_wait() {
     rig.observer = Box::leak(Box::new(Impatient(AtomicBool::new(false))));
     assert!(matches!(rig.backup(&base, None), Err(Error::Cancelled)));
 }
+
+/// Counts the descriptors of this process at each entry.
+struct Descriptors(std::sync::atomic::AtomicUsize);
+
+impl Observer for Descriptors {
+    fn event(&self, _: Event<'_>) {
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().count();
+        self.0.fetch_max(open, Ordering::Relaxed);
+    }
+}
+
+// However many directories wait for their files to be read, few of them are open; and they are opened again where
+// they are needed, deep down too.
+#[test]
+fn few_directories_are_open_at_once() {
+    let (_temp, base) = temp();
+    for n in 0..1500 {
+        let dir = base.join(format!("{n:04}"));
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("f"), noise(300, n)).unwrap();
+    }
+    let mut deep = base.join("deep");
+    for n in 0..300 {
+        std::fs::create_dir(&deep).unwrap();
+        std::fs::write(deep.join("a"), noise(300, n)).unwrap();
+        std::fs::write(deep.join("z"), noise(300, n)).unwrap();
+        deep.push("d");
+    }
+    for threads in [1, 4] {
+        let counter = Box::leak(Box::new(Descriptors(std::sync::atomic::AtomicUsize::new(0))));
+        let mut rig = Rig::new(threads);
+        rig.observer = counter;
+        let built = rig.backup(&base, None).unwrap();
+        assert_eq!(built.problems, vec![]);
+        rig.check_against_disk(&built, &base);
+        let most = counter.0.load(Ordering::Relaxed);
+        assert!(most < crate::source::OPEN_DIRS_MAX + 400, "{most} descriptors");
+    }
+}
+
+/// Runs something on a thread that has another user's rights. False where this process may not do that.
+fn as_nobody(work: impl FnOnce() + Send) -> bool {
+    const NOBODY: libc::c_long = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        return false;
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // SAFETY: the bare system call changes this thread's ids only (the C library's function would change
+            // those of all threads), and the thread ends with `work`.
+            let code = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, 0) };
+            assert_eq!(code, 0);
+            work();
+        });
+    });
+    true
+}
+
+// What may not be read is named once each, a closed directory itself is saved, and so is everything else.
+#[test]
+fn permission_denied_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_temp, base) = temp();
+    let closed = |path: &Path| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0)).unwrap();
+    };
+    std::fs::create_dir(base.join("dir")).unwrap();
+    for name in ["dir/f", "file", "open", "zz"] {
+        std::fs::write(base.join(name), noise(1000, 1)).unwrap();
+    }
+    closed(&base.join("dir"));
+    closed(&base.join("file"));
+    std::fs::set_permissions(&base, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let ran = as_nobody(|| {
+        let mut rig = Rig::new(2);
+        let built = rig.backup(&base, None).unwrap();
+        let named: Vec<_> = built.problems.iter().map(|problem| problem.path.clone()).collect();
+        assert_eq!(named.len(), 2, "{:?}", built.problems);
+        assert!(named.contains(&base.join("dir")) && named.contains(&base.join("file")));
+        let saved: Vec<_> = rig.below(&built, &base).into_keys().collect();
+        let wanted = ["", "dir", "open", "zz"].map(|name| match name {
+            "" => base.clone(),
+            name => base.join(name),
+        });
+        assert_eq!(saved, wanted);
+    });
+    if !ran {
+        eprintln!("skipped: only root can become somebody else");
+    }
+}

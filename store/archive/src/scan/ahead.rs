@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// Most entries that lie ready ahead of the consumer (each about 150 bytes and its name).
 pub(crate) const LOOKAHEAD_ENTRIES_MAX: usize = 16 << 10;
 /// Most batches that lie ready ahead of the consumer; each may hold a directory's descriptor.
-pub(crate) const LOOKAHEAD_BATCHES_MAX: usize = 256;
+pub(crate) const LOOKAHEAD_BATCHES_MAX: usize = 192;
 
 /// Some entries of one directory, ready to be consumed.
 #[derive(Debug)]
@@ -147,6 +147,13 @@ impl Ahead {
             self.changed.notify_one();
         }
         outcome
+    }
+
+    /// How many batches lie ready, and how many workers have nothing to do.
+    #[cfg(test)]
+    pub(super) fn ready_and_idle(&self) -> (usize, usize) {
+        let queue = lock(&self.queue);
+        (queue.ready_batches, queue.idle)
     }
 
     fn next_task(&self) -> Option<Arc<Task>> {
