@@ -3,6 +3,7 @@
 //! Owns the struct, its byte form ([`codec`]) and the tree schemas ([`schema`]). Knows no file system calls.
 
 mod codec;
+mod input;
 mod schema;
 
 pub use codec::{EntryHead, KindCode};

@@ -1,8 +1,9 @@
 use super::*;
-use crate::entry::ManifestSchema;
+use crate::entry::{CONTENT_ITEMS_MAX, INLINE_BYTES_MAX, ManifestSchema};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use stillpoint_store::tree::Schema;
+use stillpoint_store::limits::TREE_LEVEL_MAX;
+use stillpoint_store::tree::{Root, Schema};
 
 fn time() -> impl Strategy<Value = Timestamp> {
     (any::<i64>(), 0..1_000_000_000u32).prop_map(|(seconds, nanos)| Timestamp { seconds, nanos })
