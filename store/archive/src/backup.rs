@@ -24,6 +24,7 @@ use stillpoint_store::write::{WriteOptions, Writer};
 use stillpoint_store::{Result, SnapshotId, Timestamp};
 
 /// What to save, and how.
+#[derive(Default)]
 pub struct BackupOptions {
     /// Files and directories to save with everything below them. Relative ones start at the working directory.
     pub roots: Vec<PathBuf>,
@@ -59,30 +60,6 @@ pub struct BackupOptions {
     pub estimate: bool,
     /// How data is written; `threads` also is the number of threads that read.
     pub write: WriteOptions,
-}
-
-impl Default for BackupOptions {
-    fn default() -> Self {
-        Self {
-            roots: Vec::new(),
-            streams: Vec::new(),
-            filter: FilterOptions::default(),
-            one_file_system: false,
-            parent: ParentChoice::default(),
-            rules: ChangeRules::default(),
-            clock: ReadClock::default(),
-            time: None,
-            host: String::new(),
-            user: String::new(),
-            tags: Vec::new(),
-            description: String::new(),
-            program: String::new(),
-            dry_run: false,
-            skip_unchanged: false,
-            estimate: false,
-            write: WriteOptions::default(),
-        }
-    }
 }
 
 /// Which snapshot a backup compares with.
