@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use stillpoint_archive::StreamSource;
 use stillpoint_store::{Error, Result};
@@ -43,6 +44,13 @@ impl CommandSource {
 impl Read for CommandSource {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         self.output.read(buffer)
+    }
+}
+
+impl AsFd for CommandSource {
+    /// The pipe that the output comes through, for those who wait for more than bytes.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.output.as_fd()
     }
 }
 
