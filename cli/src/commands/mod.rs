@@ -1,0 +1,48 @@
+//! One module for each command: its options, what it asks of the libraries, and how it shows the answer.
+
+pub mod check;
+pub mod completions;
+pub mod diff;
+pub mod dump;
+pub mod find;
+pub mod forget;
+pub mod init;
+pub mod key;
+pub mod ls;
+pub mod man;
+pub mod prune;
+pub mod restore;
+pub mod snapshot;
+pub mod snapshots;
+pub mod stats;
+pub mod version;
+
+use crate::args::Command;
+use crate::context::Context;
+use crate::exit::Outcome;
+use anyhow::Result;
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever stopped it; [`crate::failure::explain`] turns it into words.
+pub fn run(context: &Context, command: Command) -> Result<Outcome> {
+    match command {
+        Command::Init(args) => init::run(context, &args),
+        Command::Snapshot(args) => snapshot::run(context, *args),
+        Command::Snapshots(args) => snapshots::run(context, &args),
+        Command::Ls(args) => ls::run(context, &args),
+        Command::Find(args) => find::run(context, &args),
+        Command::Diff(args) => diff::run(context, &args),
+        Command::Restore(args) => restore::run(context, *args),
+        Command::Dump(args) => dump::run(context, &args),
+        Command::Check(args) => check::run(context, &args),
+        Command::Forget(args) => forget::run(context, *args),
+        Command::Prune(args) => prune::run(context, &args),
+        Command::Stats(args) => stats::run(context, &args),
+        Command::Key(args) => key::run(context, args),
+        Command::Completions(args) => completions::run(context, &args),
+        Command::Man(args) => man::run(context, &args),
+        Command::Version(_) => version::run(context),
+    }
+}

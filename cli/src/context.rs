@@ -1,0 +1,103 @@
+//! What every command works with: output, cancellation, and the repository that the command line names.
+
+use crate::args::GlobalArgs;
+use crate::host;
+use crate::location;
+use crate::output::Output;
+use crate::secret::{self, Purpose};
+use crate::signals::Cancel;
+use anyhow::Result;
+use std::sync::{Arc, OnceLock};
+use stillpoint_store::backend::{Backend, LocalBackend};
+use stillpoint_store::record::Secret;
+use stillpoint_store::repository::{CreateOptions, OpenOptions, OpenedIndex, Repository};
+use stillpoint_store::{Env, SystemEnv};
+
+/// What every command works with.
+pub struct Context {
+    /// Where output goes.
+    pub output: Arc<Output>,
+    /// Whether somebody asked to stop.
+    pub cancel: Cancel,
+    global: GlobalArgs,
+    env: Arc<dyn Env>,
+    opened: OnceLock<Arc<Repository>>,
+}
+
+impl Context {
+    /// The context of this process.
+    pub fn new(global: GlobalArgs, output: Arc<Output>, cancel: Cancel) -> Self {
+        Self { output, cancel, global, env: Arc::new(SystemEnv), opened: OnceLock::new() }
+    }
+
+    /// The clock and the random generator.
+    pub fn env(&self) -> &Arc<dyn Env> {
+        &self.env
+    }
+
+    /// Opens the repository that the command line names.
+    ///
+    /// # Errors
+    /// Usage problems, what the secret's source gives, and what [`Repository::open`] gives.
+    pub fn open(&self) -> Result<Arc<Repository>> {
+        let backend = self.backend()?;
+        // Asking for a passphrase makes no sense where there is nothing to open.
+        if backend.size_bytes(&stillpoint_store::ObjectName::Config)?.is_none() {
+            let location = backend.location();
+            return Err(stillpoint_store::Error::NoRepository { location }.into());
+        }
+        let secret = self.secret(Purpose::Open)?;
+        let options = self.open_options();
+        let repository = Repository::open(backend, Arc::clone(&self.env), &secret, options)?;
+        Ok(Arc::clone(self.opened.get_or_init(|| repository)))
+    }
+
+    /// Creates a repository at the place that the command line names.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, and as [`Self::open`].
+    pub fn create(&self) -> Result<Arc<Repository>> {
+        let backend = self.backend()?;
+        if backend.size_bytes(&stillpoint_store::ObjectName::Config)?.is_some() {
+            let location = backend.location();
+            return Err(stillpoint_store::Error::AlreadyExists { location }.into());
+        }
+        let secret = self.secret(Purpose::Choose)?;
+        let create = CreateOptions { label: host::user_at_host(), ..CreateOptions::default() };
+        let env = Arc::clone(&self.env);
+        Ok(Repository::create(backend, env, &secret, &create, self.open_options())?)
+    }
+
+    /// Tells what the repository has to say once: an index that was rebuilt, a roll-back that was noticed.
+    pub fn tell_notices(&self) {
+        if let Some(repository) = self.opened.get() {
+            repository.notices().iter().for_each(|notice| self.output.notice(notice));
+        }
+    }
+
+    /// True when standard input is what gives the passphrase.
+    pub fn secret_is_stdin(&self) -> bool {
+        self.global.secret.password_fd == Some(0)
+    }
+
+    fn backend(&self) -> Result<Arc<dyn Backend>> {
+        Ok(Arc::new(LocalBackend::new(location::repository(&self.global)?)))
+    }
+
+    fn secret(&self, purpose: Purpose) -> Result<Secret> {
+        let source = secret::source(&self.global.secret)?;
+        secret::read(&source, purpose, &mut |warning| self.output.warn(warning))
+    }
+
+    fn open_options(&self) -> OpenOptions {
+        OpenOptions {
+            cache_dir: location::cache_dir(&self.global),
+            index: Arc::new(|dir| {
+                let index = stillpoint_rocks::open(dir)?;
+                let notice = index.notice();
+                Ok(OpenedIndex { index, notice })
+            }),
+            cancel: self.cancel.token(),
+        }
+    }
+}

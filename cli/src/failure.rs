@@ -1,0 +1,177 @@
+//! From an error to what a person sees: what failed, what to do next, and the exit code. The only such mapping.
+
+use crate::exit;
+use std::io;
+use stillpoint_store::Error;
+
+/// An error of the command line itself: it names its hint and its exit code.
+#[derive(Debug)]
+pub struct Problem {
+    message: String,
+    hint: Option<String>,
+    code: u8,
+}
+
+impl Problem {
+    /// The command line is wrong, or something it must name is not named (exit 2).
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+        Self { message: message.into(), hint: Some(hint.into()), code: exit::USAGE }.into()
+    }
+
+    /// Something failed (exit 1).
+    pub fn failed(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+        Self { message: message.into(), hint: Some(hint.into()), code: exit::FAILED }.into()
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// An `Invalid` of a command that looks for a path means that the snapshot does not have it: that is not a mistake in
+/// the options.
+pub fn in_snapshot<T>(result: Result<T, Error>) -> anyhow::Result<T> {
+    result.map_err(|error| match error {
+        Error::Invalid(text) => {
+            Problem::failed(text, "`stillpoint ls SNAPSHOT` lists what the snapshot holds")
+        }
+        other => other.into(),
+    })
+}
+
+/// What a person sees of an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What failed.
+    pub message: String,
+    /// What to do next.
+    pub hint: Option<String>,
+    /// The exit code.
+    pub code: u8,
+}
+
+/// Decides message, hint and exit code of an error.
+pub fn explain(error: &anyhow::Error) -> Failure {
+    let message = chain(error);
+    if let Some(problem) = error.downcast_ref::<Problem>() {
+        return Failure { message, hint: problem.hint.clone(), code: problem.code };
+    }
+    for cause in error.chain() {
+        if let Some(error) = cause.downcast_ref::<Error>() {
+            let (hint, code) = advice(error);
+            return Failure { message, hint, code };
+        }
+    }
+    let hint = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).and_then(io_hint);
+    Failure { message, hint, code: exit::FAILED }
+}
+
+/// The error and its causes in one line; a cause that its error quotes already is not repeated.
+fn chain(error: &anyhow::Error) -> String {
+    let mut out = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if out.is_empty() {
+            out = text;
+        } else if !out.contains(&text) {
+            out = format!("{out}: {text}");
+        }
+    }
+    out.replace('\n', " ")
+}
+
+fn advice(error: &Error) -> (Option<String>, u8) {
+    let hint = |text: &str| Some(text.to_string());
+    match error {
+        Error::NoRepository { .. } => (
+            hint("check the location (-r), or create a repository there with `stillpoint init`"),
+            exit::NO_REPOSITORY,
+        ),
+        Error::AlreadyExists { .. } => (
+            hint("use it as it is, or choose another place with -r; init changes nothing here"),
+            exit::FAILED,
+        ),
+        Error::WrongSecret => (
+            hint(
+                "check which passphrase or key file belongs to this repository (-p, --key-file, $STILLPOINT_PASSWORD)",
+            ),
+            exit::WRONG_SECRET,
+        ),
+        Error::Unsupported { .. } => (
+            hint("nothing is damaged: use a newer version of stillpoint for this repository"),
+            exit::FAILED,
+        ),
+        Error::Damaged { .. } | Error::Missing { .. } | Error::LimitExceeded { .. } => (
+            hint("run `stillpoint check --read-data` to see which snapshots are affected"),
+            exit::FAILED,
+        ),
+        Error::NoSuchSnapshot { .. } => {
+            (hint("`stillpoint snapshots` lists what there is"), exit::FAILED)
+        }
+        Error::Conflict { .. } => (hint("nothing is lost: run the command again"), exit::CONFLICT),
+        Error::Invalid(_) => (hint("`--help` explains the options"), exit::USAGE),
+        Error::Io { source, .. } => (io_hint(source), exit::FAILED),
+        Error::Cancelled => (
+            hint("nothing was committed and nothing needs cleaning up; run the command again"),
+            exit::INTERRUPTED,
+        ),
+    }
+}
+
+fn io_hint(error: &io::Error) -> Option<String> {
+    let text = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "the disk is full: all earlier snapshots are whole; free some space (`stillpoint forget --prune` helps) and run the command again"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "check owner and mode of that path, or run as a user who may use it"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is mounted read-only",
+        io::ErrorKind::NotFound => "check that the path exists and is spelt correctly",
+        _ if error.raw_os_error() == Some(libc::EMFILE) => {
+            "too many open files: raise the limit (`ulimit -n`)"
+        }
+        _ if error.raw_os_error() == Some(libc::EIO) => {
+            "the device reports an error: look at the kernel log (dmesg) and check the disk"
+        }
+        _ => return None,
+    };
+    Some(text.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    // Each kind of error has its exit code, also under context, and a hint.
+    #[test]
+    fn errors_have_codes_and_hints() {
+        let check = |error: Error, code: u8, part: &str| {
+            let failure = explain(&Err::<(), _>(error).context("doing it").unwrap_err());
+            assert_eq!(failure.code, code, "{failure:?}");
+            assert!(failure.hint.as_deref().unwrap_or("").contains(part), "{failure:?}");
+            assert!(failure.message.starts_with("doing it: "), "{failure:?}");
+        };
+        check(Error::NoRepository { location: "/x".into() }, 10, "init");
+        check(Error::WrongSecret, 12, "passphrase");
+        check(Error::Conflict { detail: "pack".into() }, 11, "again");
+        check(Error::Cancelled, 130, "nothing was committed");
+        check(Error::Invalid("no".into()), 2, "--help");
+        check(Error::damaged("pack", "short"), 1, "check");
+        check(Error::io("writing", "pack", io::ErrorKind::StorageFull.into()), 1, "full");
+        let newer = Error::Unsupported { object: "config".into(), found: 9, supported: 1 };
+        check(newer, 1, "newer version");
+    }
+
+    // A cause that is quoted already does not appear twice.
+    #[test]
+    fn causes_appear_once() {
+        let error = Error::io("writing", "packs/x", io::Error::other("no space"));
+        assert_eq!(explain(&error.into()).message, "writing packs/x: no space");
+    }
+}

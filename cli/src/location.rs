@@ -1,0 +1,115 @@
+//! Which repository, and where what can be rebuilt is kept: flags, environment, defaults.
+
+use crate::args::GlobalArgs;
+use crate::failure::Problem;
+use anyhow::{Context as _, Result};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+const REPOSITORY: &str = "STILLPOINT_REPOSITORY";
+const REPOSITORY_FILE: &str = "STILLPOINT_REPOSITORY_FILE";
+const CACHE_DIR: &str = "STILLPOINT_CACHE_DIR";
+/// Longest file that is read for the repository's place, bytes.
+const REPOSITORY_FILE_BYTES_MAX: u64 = 64 << 10;
+/// What other tools' users may type, and what is not there yet.
+const REMOTE: [&str; 10] =
+    ["sftp:", "rest:", "s3:", "b2:", "azure:", "gs:", "swift:", "rclone:", "http:", "https:"];
+
+/// The directory that holds the repository. A flag beats the environment.
+///
+/// # Errors
+/// A usage problem when none, or two, are named, or when it is not a directory on this machine.
+pub fn repository(args: &GlobalArgs) -> Result<PathBuf> {
+    let (place, file) = match (&args.repo, &args.repository_file) {
+        (Some(_), Some(_)) => return Err(both("-r and --repository-file")),
+        (None, None) => (path_variable(REPOSITORY), path_variable(REPOSITORY_FILE)),
+        given => (given.0.clone(), given.1.clone()),
+    };
+    let place = match (place, file) {
+        (Some(_), Some(_)) => return Err(both("$STILLPOINT_REPOSITORY and _REPOSITORY_FILE")),
+        (Some(place), None) => place,
+        (None, Some(file)) => first_line(&file)?,
+        (None, None) => {
+            return Err(Problem::usage(
+                "which repository? none is named",
+                "use -r PLACE or set $STILLPOINT_REPOSITORY",
+            ));
+        }
+    };
+    local(&place)
+}
+
+fn both(names: &str) -> anyhow::Error {
+    Problem::usage(format!("{names} both name a repository"), "use only one of them")
+}
+
+fn local(place: &Path) -> Result<PathBuf> {
+    let bytes = place.as_os_str().as_bytes();
+    if let Some(scheme) = REMOTE.iter().find(|scheme| bytes.starts_with(scheme.as_bytes())) {
+        return Err(Problem::usage(
+            format!("repositories at {scheme} are not supported by this version"),
+            format!("use a directory; for one with such a name write ./{}", place.display()),
+        ));
+    }
+    let path = bytes.strip_prefix(b"local:").unwrap_or(bytes);
+    if path.is_empty() {
+        return Err(Problem::usage("the repository's place is empty", "use -r PLACE"));
+    }
+    Ok(PathBuf::from(OsStr::from_bytes(path)))
+}
+
+fn first_line(file: &Path) -> Result<PathBuf> {
+    use std::io::Read as _;
+    let failed = || format!("reading the repository file {}", file.display());
+    let mut text = String::new();
+    std::fs::File::open(file)
+        .and_then(|file| file.take(REPOSITORY_FILE_BYTES_MAX).read_to_string(&mut text))
+        .with_context(failed)?;
+    Ok(text.lines().next().unwrap_or("").trim().into())
+}
+
+/// The directory for the index and other things that can be rebuilt; None where nothing is to be kept.
+pub fn cache_dir(args: &GlobalArgs) -> Option<PathBuf> {
+    if args.no_cache {
+        return None;
+    }
+    let below = |base: PathBuf, rest: &str| base.is_absolute().then(|| base.join(rest));
+    args.cache_dir
+        .clone()
+        .or_else(|| path_variable(CACHE_DIR))
+        .or_else(|| path_variable("XDG_CACHE_HOME").and_then(|base| below(base, "stillpoint")))
+        .or_else(|| path_variable("HOME").and_then(|base| below(base, ".cache/stillpoint")))
+}
+
+fn path_variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A directory by its path or as local:PATH; remote places are refused by name, not taken for directories.
+    #[test]
+    fn places() {
+        let local = |place: &str| local(Path::new(place));
+        assert_eq!(local("/srv/backup").unwrap(), Path::new("/srv/backup"));
+        assert_eq!(local("local:backup").unwrap(), Path::new("backup"));
+        assert_eq!(local("./s3:odd").unwrap(), Path::new("./s3:odd"));
+        for place in ["s3:host/bucket", "sftp:me@host:/srv", "", "local:"] {
+            assert!(local(place).is_err(), "{place}");
+        }
+    }
+
+    // Two names for one repository are a mistake.
+    #[test]
+    fn flags_exclude_each_other() {
+        let args = GlobalArgs {
+            repo: Some("a".into()),
+            repository_file: Some("b".into()),
+            ..GlobalArgs::default()
+        };
+        assert_eq!(crate::failure::explain(&repository(&args).unwrap_err()).code, 2);
+    }
+}

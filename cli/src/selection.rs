@@ -1,0 +1,136 @@
+//! Snapshots as commands select and show them.
+
+use crate::args::FilterArgs;
+use crate::json;
+use crate::text;
+use serde::Serialize;
+use std::os::unix::ffi::OsStrExt as _;
+use stillpoint_store::record::Summary;
+use stillpoint_store::repository::Snapshot;
+
+/// True when the snapshot passes host, tag and path.
+pub fn matches(filter: &FilterArgs, snapshot: &Snapshot) -> bool {
+    let record = &snapshot.record;
+    let host = filter.host.is_empty() || filter.host.contains(&record.host);
+    let tags = filter.tag.is_empty()
+        || filter.tag.iter().any(|set| {
+            set.split(',').all(|tag| tag.is_empty() || record.tags.iter().any(|has| has == tag))
+        });
+    let paths = filter
+        .path
+        .iter()
+        .all(|path| record.paths.iter().any(|has| has.as_slice() == path.as_os_str().as_bytes()));
+    host && tags && paths
+}
+
+/// The snapshots that pass the filter, oldest first.
+pub fn select(filter: &FilterArgs, snapshots: Vec<Snapshot>) -> Vec<Snapshot> {
+    snapshots.into_iter().filter(|snapshot| matches(filter, snapshot)).collect()
+}
+
+/// Paths of a snapshot in one safe line.
+pub fn paths(snapshot: &Snapshot) -> String {
+    list(snapshot.record.paths.iter().map(|path| path.as_slice()))
+}
+
+/// Names in one safe line.
+pub fn list<'a>(names: impl Iterator<Item = &'a [u8]>) -> String {
+    names.map(text::name).collect::<Vec<_>>().join(", ")
+}
+
+/// A snapshot in JSON; the names are those that restic's users know.
+#[derive(Debug, Serialize)]
+pub struct SnapshotJson<'a> {
+    id: String,
+    short_id: String,
+    time: String,
+    started: String,
+    parent: Option<String>,
+    tree: String,
+    hostname: &'a str,
+    username: &'a str,
+    paths: Vec<std::borrow::Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paths_bytes: Option<Vec<String>>,
+    tags: &'a [String],
+    #[serde(skip_serializing_if = "str::is_empty")]
+    description: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    excludes: &'a [String],
+    program_version: &'a str,
+    summary: SummaryJson,
+}
+
+impl<'a> SnapshotJson<'a> {
+    /// The snapshot's fields.
+    pub fn new(snapshot: &'a Snapshot) -> Self {
+        let record = &snapshot.record;
+        let exact = record.paths.iter().all(|path| std::str::from_utf8(path).is_ok());
+        Self {
+            id: snapshot.id.to_string(),
+            short_id: snapshot.id.short(),
+            time: json::moment(record.time),
+            started: json::moment(record.started),
+            parent: record.parent.map(|parent| parent.to_string()),
+            tree: record.root.id.to_string(),
+            hostname: &record.host,
+            username: &record.user,
+            paths: record.paths.iter().map(|path| String::from_utf8_lossy(path)).collect(),
+            paths_bytes: (!exact)
+                .then(|| record.paths.iter().map(|path| json::hex(path)).collect()),
+            tags: &record.tags,
+            description: &record.description,
+            excludes: &record.excludes,
+            program_version: &record.program,
+            summary: SummaryJson::new(&record.summary),
+        }
+    }
+}
+
+/// The figures of a run in JSON.
+#[derive(Debug, Serialize)]
+pub struct SummaryJson {
+    files_new: u64,
+    files_changed: u64,
+    files_unmodified: u64,
+    dirs_new: u64,
+    dirs_changed: u64,
+    dirs_unmodified: u64,
+    others: u64,
+    total_files_processed: u64,
+    total_bytes_processed: u64,
+    bytes_read: u64,
+    data_blobs: u64,
+    data_added: u64,
+    data_added_packed: u64,
+    total_duration: f64,
+    error_count: u64,
+}
+
+impl SummaryJson {
+    /// The figures under the names that restic's users know.
+    pub fn new(summary: &Summary) -> Self {
+        Self {
+            files_new: summary.files_new,
+            files_changed: summary.files_changed,
+            files_unmodified: summary.files_unmodified,
+            dirs_new: summary.dirs_new,
+            dirs_changed: summary.dirs_changed,
+            dirs_unmodified: summary.dirs_unmodified,
+            others: summary.others,
+            total_files_processed: files(summary),
+            total_bytes_processed: summary.bytes_total,
+            bytes_read: summary.bytes_read,
+            data_blobs: summary.chunks_new,
+            data_added: summary.bytes_added,
+            data_added_packed: summary.bytes_stored,
+            total_duration: summary.duration_ns as f64 / 1e9,
+            error_count: summary.problems,
+        }
+    }
+}
+
+/// All files that the run saw.
+pub fn files(summary: &Summary) -> u64 {
+    summary.files_new.saturating_add(summary.files_changed).saturating_add(summary.files_unmodified)
+}

@@ -1,0 +1,12 @@
+//! The command as people and scripts meet it: the real binary, real directories, real signals.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod codes;
+mod commands;
+mod faults;
+mod index;
+mod json;
+mod manual;
+mod secrets;
+mod support;
