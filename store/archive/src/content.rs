@@ -75,7 +75,7 @@ impl Ahead<'_> {
     }
 
     fn put_zeros(&mut self, mut count: u64) -> Result<()> {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         while count > 0 {
             let step = usize::try_from(count).unwrap_or(usize::MAX).min(ZEROS.len());
             let zeros = ZEROS.get(..step).unwrap_or(&ZEROS);

@@ -32,3 +32,6 @@ pub use observer::{Event, Observer, Outcome, Problem, Silent, Totals};
 pub use pipeline::PROBLEMS_LISTED_MAX;
 pub use scan::root_key;
 pub use source::{ReadClock, ReaderSource, StreamSource};
+pub use plan::{Overwrite, RestorePlan};
+pub use restore::{RestoreOptions, RestoreReport, Selection, plan_restore, restore};
+pub use target::Ownership;

@@ -7,7 +7,7 @@ use crate::retention_span::KeepSpan;
 use jiff::{Timestamp as Instant, Zoned, tz::TimeZone};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use stillpoint_store::{SnapshotId, Timestamp};
+use stillpoint_store::{Snapshot, SnapshotId, Timestamp};
 
 /// How many snapshots of one rule are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -152,6 +152,20 @@ pub struct Candidate {
     pub tags: Vec<String>,
     /// Kept whatever the policy says.
     pub protected: bool,
+}
+
+impl From<&Snapshot> for Candidate {
+    fn from(snapshot: &Snapshot) -> Self {
+        let record = &snapshot.record;
+        Self {
+            id: snapshot.id,
+            time: record.time,
+            host: record.host.clone(),
+            paths: record.paths.iter().map(|path| path.to_vec()).collect(),
+            tags: record.tags.clone(),
+            protected: false,
+        }
+    }
 }
 
 /// What the snapshots of a group have in common; None where the grouping ignores it.

@@ -6,26 +6,22 @@
 
 use super::Context;
 use super::ledger::add;
+use super::place::{
+    Place, Trouble, errno_of, is_hopeless, length, length_of, open_for_update, zero,
+};
 use super::verify::is_zero;
 use crate::entry::Entry;
 use crate::observer::{Event, Outcome};
 use crate::path::{file_name, parent_key};
 use crate::plan::Action;
 use crate::target::{Dir, Fresh, flags_must_wait};
-use rustix::fs::{FallocateFlags, FileType};
+use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use stillpoint_store::Error;
-
-/// Most files that stay open while their pieces come; further ones are opened again for each piece.
-pub(super) const OPEN_FILES_MAX: usize = 256;
-
-/// Open files of one restore.
-#[derive(Default)]
-pub(super) struct OpenFiles(AtomicUsize);
 
 /// A file that is being restored.
 pub(super) struct FileJob {
@@ -45,24 +41,6 @@ struct State {
     file: Option<Arc<File>>,
     failure: Option<String>,
     finished: bool,
-}
-
-/// Where the bytes go.
-struct Place {
-    name: Vec<u8>,
-    temporary: bool,
-    fresh: Fresh,
-    device: u64,
-    inode: u64,
-    size: u64,
-}
-
-/// Why a step on a file failed.
-pub(super) enum Trouble {
-    /// A system call on the target.
-    Io(&'static str, Errno),
-    /// Anything else, in words.
-    Says(String),
 }
 
 impl FileJob {
@@ -234,7 +212,7 @@ impl FileJob {
             }
         };
         let file = Arc::new(file);
-        context.open_files.0.fetch_add(1, Ordering::Relaxed);
+        context.open_files.opened();
         state.file = Some(Arc::clone(&file));
         Ok(file)
     }
@@ -375,79 +353,4 @@ impl FileJob {
             self.discard(context, &mut state);
         }
     }
-}
-
-impl Place {
-    /// Opens the very same file again; something else under its name is an error.
-    fn open_again(&self, dir: &Dir) -> Result<File, Trouble> {
-        let file =
-            dir.open_file(&self.name, true).map_err(|errno| Trouble::Io("opening again", errno))?;
-        let stat = rustix::fs::fstat(&file).map_err(|errno| Trouble::Io("opening again", errno))?;
-        if (stat.st_dev, stat.st_ino) != (self.device, self.inode) {
-            return Err(Trouble::Says("it was replaced while it was restored".into()));
-        }
-        Ok(file)
-    }
-}
-
-impl OpenFiles {
-    fn are_too_many(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > OPEN_FILES_MAX
-    }
-
-    fn drop_file(&self, file: &mut Option<Arc<File>>) {
-        if file.take().is_some() {
-            self.0.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Opens an existing file to be compared and changed in place, unless it has got other names meanwhile.
-fn open_for_update(dir: &Dir, name: &[u8]) -> Option<(File, Place)> {
-    let file = dir.open_file(name, true).ok()?;
-    let stat = rustix::fs::fstat(&file).ok()?;
-    let alone = stat.st_nlink == 1;
-    let place = Place {
-        name: name.to_vec(),
-        temporary: false,
-        fresh: Fresh::No,
-        device: stat.st_dev,
-        inode: stat.st_ino,
-        size: u64::try_from(stat.st_size).unwrap_or(0),
-    };
-    (alone && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
-        .then_some((file, place))
-}
-
-/// Whether every other file would fail as well.
-fn is_hopeless(errno: Errno) -> bool {
-    super::ledger::HOPELESS.contains(&errno)
-}
-
-fn errno_of(error: &std::io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
-}
-
-fn length(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).expect("a usize fits into 64 bits")
-}
-
-fn length_of(file: &File) -> Result<u64, Trouble> {
-    let stat = rustix::fs::fstat(file).map_err(|errno| Trouble::Io("looking at", errno))?;
-    Ok(u64::try_from(stat.st_size).unwrap_or(0))
-}
-
-/// Overwrites with zeros, where holes cannot be punched.
-fn zero(file: &File, start: u64, end: u64) -> Result<(), Trouble> {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-    let end = end.min(length_of(file)?);
-    let mut at = start;
-    while at < end {
-        let step = usize::try_from(end - at).unwrap_or(usize::MAX).min(ZEROS.len());
-        let zeros = ZEROS.get(..step).unwrap_or(&ZEROS);
-        std::os::unix::fs::FileExt::write_all_at(file, zeros, at)
-            .map_err(|error| Trouble::Io("writing zeros", errno_of(&error)))?;
-        at += length(zeros);
-    }
-    Ok(())
 }

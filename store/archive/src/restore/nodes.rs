@@ -2,8 +2,9 @@
 //! hard-linked files, and the end of directories.
 
 use super::Context;
-use super::file::{FileJob, Trouble};
+use super::file::FileJob;
 use super::ledger::add;
+use super::place::Trouble;
 use super::walk::Left;
 use super::window::{LinkJob, NodeJob};
 use crate::entry::{Entry, EntryKind};
