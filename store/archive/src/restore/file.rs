@@ -10,7 +10,7 @@ use super::place::{
     Place, Trouble, errno_of, is_hopeless, length, length_of, open_for_update, zero,
 };
 use super::verify::is_zero;
-use crate::entry::Entry;
+use crate::entry::{Content, Entry, EntryKind};
 use crate::observer::{Event, Outcome};
 use crate::path::{file_name, parent_key};
 use crate::plan::Action;
@@ -244,6 +244,11 @@ impl FileJob {
             (name.to_vec(), dir.create_file(name).map_err(creating)?)
         };
         context.metadata.prepare(file.as_fd(), &self.entry);
+        if self.has_several_pieces() {
+            // Growing piece by piece makes some file systems allocate beyond the end, and so fill holes.
+            rustix::fs::ftruncate(&file, self.entry.size)
+                .map_err(|errno| Trouble::Io("setting the length", errno))?;
+        }
         let stat = rustix::fs::fstat(&file).map_err(creating)?;
         let place = Place {
             name,
@@ -254,6 +259,14 @@ impl FileJob {
             size: 0,
         };
         Ok((file, place))
+    }
+
+    fn has_several_pieces(&self) -> bool {
+        match &self.entry.kind {
+            EntryKind::File(Content::Chunks(items)) => items.len() > 1,
+            EntryKind::File(Content::Tree(_)) => true,
+            _ => false,
+        }
     }
 
     fn dir(&self, context: &Context<'_>) -> Result<Arc<Dir>, Trouble> {

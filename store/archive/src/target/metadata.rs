@@ -45,7 +45,7 @@ const SEALING_FLAGS: IFlags =
 
 /// Whether the entry's flags must wait until all of its names exist.
 pub fn flags_must_wait(entry: &Entry) -> bool {
-    entry.nlink > 1 && IFlags::from_bits_retain(entry.flags).intersects(SEALING_FLAGS)
+    entry.link_id().is_some() && IFlags::from_bits_retain(entry.flags).intersects(SEALING_FLAGS)
 }
 
 /// Whose the restored files are.

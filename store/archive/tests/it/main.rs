@@ -1,4 +1,5 @@
 //! Integration tests of backup, restore, diff and dump: one binary.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
 mod backup_session;
 mod diff_and_dump;

@@ -9,6 +9,7 @@ use stillpoint_archive::plan::Overwrite;
 use stillpoint_archive::restore::{
     RestoreOptions, Selection, WINDOW_CHUNKS_MAX, WINDOW_ENTRIES_MAX, plan_restore, restore,
 };
+use stillpoint_archive::target::Ownership;
 use stillpoint_archive::{EntryKind, Event, Observer, Outcome};
 use stillpoint_store::backend::Backend;
 use stillpoint_store::{Error, ObjectKind, Timestamp};
@@ -518,6 +519,45 @@ fn a_full_disk_ends_the_restore_and_leaves_no_part_of_a_file() {
     let error = result.unwrap_err();
     assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("space"), "{error}");
     assert!(!names.iter().any(|name| name == "big" || name.to_string_lossy().starts_with('.')));
+}
+
+#[test]
+fn owners_are_known_by_name_or_by_number() {
+    // The user and group `daemon` had other numbers where they were saved.
+    if !is_root() {
+        eprintln!("skipped: files of others need root");
+        return;
+    }
+    let id_of = |file: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with("daemon:"))?.to_owned();
+        line.split(':').nth(2)?.parse::<u32>().ok()
+    };
+    let (Some(user), Some(group)) = (id_of("/etc/passwd"), id_of("/etc/group")) else {
+        eprintln!("skipped: there is no user and group named daemon");
+        return;
+    };
+    let lab = Lab::new();
+    let mut draft = Draft::default();
+    for (name, known) in [("known", &b"daemon"[..]), ("unknown", b"nobody knows me"), ("none", b"")]
+    {
+        let entry = draft.file(name, b"x".to_vec());
+        (entry.uid, entry.gid) = (4242, 4343);
+        (entry.user, entry.group) = (known.to_vec(), known.to_vec());
+    }
+    let root = draft.commit(&lab);
+    let owners = |ownership| {
+        let _ = fs::remove_dir_all(lab.target());
+        lab.restore_cleanly(&RestoreOptions { ownership, ..lab.options(root) });
+        ["known", "unknown", "none"].map(|name| {
+            let meta = fs::metadata(lab.target().join(name)).unwrap();
+            (meta.uid(), meta.gid())
+        })
+    };
+    let saved = (4242, 4343);
+    assert_eq!(owners(Ownership::ByName), [(user, group), saved, saved]);
+    assert_eq!(owners(Ownership::Numeric), [saved; 3]);
+    assert_eq!(owners(Ownership::Mine), [(0, 0); 3]);
 }
 
 #[test]
