@@ -30,8 +30,8 @@ pub use entry::{Content, ContentItem, ContentSchema, Entry, EntryKind, ManifestS
 pub use filter::{Filter, FilterOptions};
 pub use observer::{Event, Observer, Outcome, Problem, Silent, Totals};
 pub use pipeline::PROBLEMS_LISTED_MAX;
-pub use scan::root_key;
-pub use source::{ReadClock, ReaderSource, StreamSource};
 pub use plan::{Overwrite, RestorePlan};
 pub use restore::{RestoreOptions, RestoreReport, Selection, plan_restore, restore};
+pub use scan::root_key;
+pub use source::{ReadClock, ReaderSource, StreamSource};
 pub use target::Ownership;

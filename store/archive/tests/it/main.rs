@@ -3,7 +3,11 @@
 
 mod backup_session;
 mod diff_and_dump;
+mod fidelity;
+mod fidelity_places;
+mod fidelity_specimens;
 mod golden;
 mod restore_basic;
 mod restore_hostile;
 mod restore_lab;
+mod restore_random;
