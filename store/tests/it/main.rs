@@ -1,5 +1,7 @@
 //! Integration tests of the store: each trait's conformance suite against each implementation, and whole scenarios.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+
 mod backends;
 mod crashes;
 mod index_repair;

@@ -93,7 +93,7 @@ fn chunks_that_nobody_stored_are_named() {
     let changes = [(b"bad".to_vec(), Some(bad.to_bytes()))];
     let root = stillpoint_store::tree::edit::<stillpoint_archive::ManifestSchema>(
         root,
-        changes.into_iter(),
+        changes,
         &params,
         &reader,
         &mut writer.node_sink(),

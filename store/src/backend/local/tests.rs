@@ -117,7 +117,7 @@ fn a_removed_pack_is_missing() {
 fn open_packs_are_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let backend = new_backend(&dir);
-    let packs: Vec<_> = (0..OPEN_PACKS_MAX as u8 + 3).map(pack).collect();
+    let packs: Vec<_> = (0..u8::try_from(OPEN_PACKS_MAX).unwrap() + 3).map(pack).collect();
     for name in &packs {
         put(&backend, name, &vec![1; MAP_BYTES_MIN]).unwrap();
     }
