@@ -52,7 +52,7 @@ tidy: setup-tests ## who imports whom, file sizes, module documentation, decisio
 	cargo nextest run $(CARGO_PROFILE) -p stillpoint-testkit --test it tidy
 
 docs: setup ## the library documentation, warnings are errors
-	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_PROFILE) --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc $(CARGO_PROFILE) --workspace --no-deps --document-private-items
 
 bench-micro: setup ## chunk, hash, compress, seal, index, tree
 	cargo bench --profile release -p stillpoint-benches

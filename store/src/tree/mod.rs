@@ -2,7 +2,7 @@
 //!
 //! Entries stand in leaf nodes, leaf nodes under branch nodes; a node ends where a keyed hash of a key says so, within
 //! a least and a largest size. Equal entries give an equal root, however the tree came to be: so trees share nodes,
-//! [`edit`] writes O(k log n) nodes and [`diff`] skips equal subtrees by id. Knows nothing of what entries mean (that is
+//! [`edit()`] writes O(k log n) nodes and [`diff()`] skips equal subtrees by id. Knows nothing of what entries mean (that is
 //! the [`Schema`]'s business), of packs or of keys other than the boundary key. Sources verify nodes against their ids.
 //! The idea: content-defined Merkle search trees as in Noms and Dolt; the bytes of a node are in FORMAT.md.
 
