@@ -93,7 +93,7 @@ fn repository(sources: &Path, to: &Path) -> Result<()> {
     };
     let commands = [
         git(&["init", "-q"]),
-        git(&["add", "-A"]),
+        git(&["add", "-A", "-f"]),
         git(&["commit", "-q", "-m", "everything"]),
         git(&["gc", "-q"]),
     ];

@@ -618,7 +618,7 @@ fn permission_denied_is_named() {
     use std::os::unix::fs::PermissionsExt;
     let (_temp, base) = temp();
     let closed = |path: &Path| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o000)).unwrap();
     };
     std::fs::create_dir(base.join("dir")).unwrap();
     for name in ["dir/f", "file", "open", "zz"] {

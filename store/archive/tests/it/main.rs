@@ -1,8 +1,6 @@
 //! Integration tests of backup, restore, diff and dump: one binary.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "all of it is test code")]
-
 mod backup_session;
 mod diff_and_dump;
 mod fidelity;

@@ -54,14 +54,14 @@ fn there_and_back(lab: &Lab, seed: u64, base: &Path) {
     let mut options = RestoreOptions {
         subtree,
         delete: true,
-        verify: seed % 8 == 0,
+        verify: seed.is_multiple_of(8),
         sparse: false,
         ..RestoreOptions::new(save(lab, &source), &target)
     };
     let report = restore(&lab.repository, &options, &Silent).unwrap();
     assert_eq!((report.problems, report.warnings), (vec![], vec![]));
     assert_equal(&source, &target);
-    if seed % 4 == 0 {
+    if seed.is_multiple_of(4) {
         let edited = spec.edited(seed, 6, &shape);
         spec.become_on_disk(&edited, &source).unwrap();
         options.root = save(lab, &source);
