@@ -222,7 +222,7 @@ fn taken(key: &[u8]) -> Error {
 
 fn problem_text(what: &str, errno: Errno) -> String {
     match errno {
-        Errno::NOENT => "vanished before it could be looked at".into(),
+        Errno::NOENT => "does not exist, or vanished before it could be looked at".into(),
         errno => format!("{what}: {}", std::io::Error::from(errno)),
     }
 }
