@@ -37,7 +37,7 @@ enum KeyCommand {
     Add {
         #[command(flatten)]
         new: NewSecretArgs,
-        /// What to call it in the list [default: USER@HOST]
+        /// What to call it in the list (default: USER@HOST)
         #[arg(long, value_name = "TEXT")]
         label: Option<String>,
     },
