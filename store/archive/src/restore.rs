@@ -12,6 +12,7 @@ mod look;
 mod nodes;
 mod parallel;
 mod place;
+mod run;
 mod selection;
 mod verify;
 mod walk;

@@ -17,6 +17,26 @@ const FRAME_CACHE_BYTES: usize = 64 << 20;
 /// Opened pack keys that are kept.
 const PACK_KEYS_CACHED: usize = 4096;
 
+/// Stored bytes that one read of the backend may fetch for several frames, unless one frame alone is longer: 1 MiB.
+const RUN_BYTES_MAX: u64 = 1 << 20;
+/// Bytes between two wanted frames that are rather read than skipped: 64 KiB.
+const RUN_GAP_MAX: u64 = 64 << 10;
+
+/// Neighbouring frames of one pack, fetched with one read of the backend.
+pub struct FrameRun {
+    start: u64,
+    bytes: ObjectBytes,
+}
+
+/// True where the frame of `next` is best fetched together with those from `first` to `last`, which come before it.
+pub fn joins_run(first: &Location, last: &Location, next: &Location) -> bool {
+    let end = |place: &Location| u64::from(place.frame_offset) + u64::from(place.frame_len);
+    first.pack == next.pack
+        && u64::from(next.frame_offset) >= end(last)
+        && u64::from(next.frame_offset) - end(last) <= RUN_GAP_MAX
+        && end(next) - u64::from(first.frame_offset) <= RUN_BYTES_MAX
+}
+
 /// The plaintext of one frame.
 pub type Frame = Arc<Vec<u8>>;
 
@@ -87,14 +107,40 @@ impl Reader {
     /// # Errors
     /// `Damaged` or `Missing` names the pack.
     pub fn read_frame(&self, place: &Location, kind: ChunkKind) -> Result<Vec<u8>> {
-        let name = ObjectName::Pack(place.pack);
-        let key = self.pack_key(place.pack)?;
-        let start = u64::from(place.frame_offset);
-        let sealed =
-            self.repository.backend.read(&name, start..start + u64::from(place.frame_len))?;
-        let frame = key.open_frame(place.frame, &sealed)?;
+        let run = self.read_run(place, place)?;
+        self.open_frame(&run, place, kind)
+    }
+
+    /// Fetches the frames from that of `first` to that of `last` of the same pack with one read. Which frames
+    /// belong together says [`joins_run`].
+    ///
+    /// # Errors
+    /// `Damaged` or `Missing` names the pack.
+    pub fn read_run(&self, first: &Location, last: &Location) -> Result<FrameRun> {
+        let start = u64::from(first.frame_offset);
+        let end = u64::from(last.frame_offset) + u64::from(last.frame_len);
+        let bytes = self.repository.backend.read(&ObjectName::Pack(first.pack), start..end)?;
+        Ok(FrameRun { start, bytes })
+    }
+
+    /// The plaintext of one frame of a run.
+    ///
+    /// # Errors
+    /// `Damaged` names the pack.
+    pub fn open_frame(&self, run: &FrameRun, place: &Location, kind: ChunkKind) -> Result<Vec<u8>> {
+        let damaged = |detail: &str| {
+            let detail = format!("frame {} {detail}", place.frame);
+            Error::damaged(ObjectName::Pack(place.pack), detail)
+        };
+        let sealed = u64::from(place.frame_offset)
+            .checked_sub(run.start)
+            .and_then(|start| usize::try_from(start).ok())
+            .zip(usize::try_from(place.frame_len).ok())
+            .and_then(|(start, len)| run.bytes.get(start..)?.get(..len))
+            .ok_or_else(|| damaged("lies beyond what was read"))?;
+        let frame = self.pack_key(place.pack)?.open_frame(place.frame, sealed)?;
         if frame.kind() != kind {
-            return Err(Error::damaged(name, format!("frame {} is of another kind", place.frame)));
+            return Err(damaged("is of another kind"));
         }
         Ok(frame.into_bytes())
     }

@@ -2,6 +2,7 @@
 
 use super::file::FileJob;
 use super::parallel::for_each;
+use super::run::Run;
 use super::walk::{Left, Step};
 use super::{Context, nodes};
 use crate::entry::{Content, ContentItem, ContentSchema, Entry, EntryKind};
@@ -10,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use stillpoint_store::index::Location;
+use stillpoint_store::read::FrameRun;
 use stillpoint_store::tree::Tree;
 use stillpoint_store::{ChunkId, ChunkKind, PackId, Result};
 
@@ -214,8 +216,8 @@ impl Window {
             }
         });
         context.ledger.check()?;
-        let frames = self.frames(context)?;
-        for_each(threads, &frames, |frame| self.restore_frame(context, frame));
+        let runs = self.runs(context)?;
+        for_each(threads, &runs, |run| self.restore_run(context, run));
         context.ledger.check()?;
         if context.options.verify {
             super::verify::verify(context, &self.jobs, carried)?;
@@ -273,8 +275,9 @@ impl Window {
         });
     }
 
-    /// Locates all wanted chunks and groups them by frame, packs in order of first use, frames in order of place.
-    fn frames(&self, context: &Context<'_>) -> Result<Vec<Vec<(Location, usize)>>> {
+    /// Locates all wanted chunks and groups them by frame and neighbouring frames by run, packs in order of first use,
+    /// frames in order of place.
+    fn runs(&self, context: &Context<'_>) -> Result<Vec<Run>> {
         let ids: Vec<ChunkId> = self.wants.iter().map(|want| want.id).collect();
         if ids.is_empty() {
             return Ok(Vec::new());
@@ -299,16 +302,14 @@ impl Window {
         found.sort_unstable_by_key(|(rank, place, number)| {
             (*rank, place.frame_offset, place.offset, *number)
         });
-        let mut frames: Vec<Vec<(Location, usize)>> = Vec::new();
-        let mut last = None;
+        let mut runs: Vec<Run> = Vec::new();
         for (_, place, number) in found {
-            if last != Some((place.pack, place.frame)) {
-                last = Some((place.pack, place.frame));
-                frames.push(Vec::new());
+            match runs.last_mut() {
+                Some(run) if run.takes(&place) => run.push(place, number),
+                _ => runs.push(Run::new(place, number)),
             }
-            frames.last_mut().expect("just pushed").push((place, number));
         }
-        Ok(frames)
+        Ok(runs)
     }
 
     fn give_up(&self, context: &Context<'_>, job: &FileJob, why: &str) {
@@ -316,8 +317,23 @@ impl Window {
         job.complete_piece(context);
     }
 
+    /// Fetches neighbouring frames with one read and restores each of them.
+    fn restore_run(&self, context: &Context<'_>, run: &Run) {
+        let (first, last) = run.ends();
+        // Where the read fails, each frame is tried by itself, so that only what is damaged is lost.
+        let fetched = context.reader.read_run(first, last).ok();
+        for frame in &run.frames {
+            self.restore_frame(context, fetched.as_ref(), frame);
+        }
+    }
+
     /// Decodes one frame and writes everything that is wanted from it.
-    fn restore_frame(&self, context: &Context<'_>, frame: &[(Location, usize)]) {
+    fn restore_frame(
+        &self,
+        context: &Context<'_>,
+        fetched: Option<&FrameRun>,
+        frame: &[(Location, usize)],
+    ) {
         let Some((first, _)) = frame.first() else { return };
         if context.ledger.stopped() {
             return;
@@ -326,7 +342,11 @@ impl Window {
             let want = self.wants.get(*number)?;
             Some((place, want, self.jobs.get(want.job)?))
         });
-        let plain = match context.reader.read_frame(first, ChunkKind::Data) {
+        let plain = match fetched {
+            Some(run) => context.reader.open_frame(run, first, ChunkKind::Data),
+            None => context.reader.read_frame(first, ChunkKind::Data),
+        };
+        let plain = match plain {
             Ok(plain) => plain,
             Err(error) => {
                 wants.for_each(|(_, _, job)| self.give_up(context, job, &error.to_string()));
