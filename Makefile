@@ -29,7 +29,7 @@ demo: build ## a real snapshot of a real directory, a second one, the difference
 	bash cli/demo.sh "$(CARGO_TARGET_DIR)/release/stillpoint"
 
 test: setup-tests ## every test of the workspace
-	cargo nextest run $(CARGO_PROFILE) --workspace
+	cargo nextest run $(CARGO_PROFILE) --workspace --no-fail-fast
 
 setup:
 	@bash .ci/setup build

@@ -75,8 +75,15 @@ impl Repository {
         for (name, size) in self.backend.list(ObjectKind::Pack)? {
             if let ObjectName::Pack(id) = name {
                 sizes.insert(id, size);
-                if !packs.contains_key(&id) && !tombstones.contains_key(&id) {
-                    report.orphans += 1;
+                match (packs.contains_key(&id), tombstones.contains_key(&id)) {
+                    (false, false) => report.orphans += 1,
+                    (true, true) => report.findings.push(Finding {
+                        object: Some(name),
+                        snapshot: None,
+                        detail: "the catalogue says that it is live and that it is condemned"
+                            .into(),
+                    }),
+                    _ => {}
                 }
             }
         }

@@ -4,7 +4,7 @@ use crate::support::{Place, bare, is_root, run};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 // No repository: 10, and a hint how to get one; asked for before any passphrase.
 #[test]
@@ -77,8 +77,19 @@ fn an_unreadable_file_is_3() {
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     let mut command = place.stillpoint(["snapshot", "source"]);
     if is_root() {
-        // Root may read everything: become somebody who may not, and own the rest of the place.
+        // Root may read everything: become somebody who may not, and own the rest of the place, the program included.
         let nobody = 65534;
+        let program = place.path("program");
+        fs::copy(command.get_program(), &program).unwrap();
+        let mut copy = Command::new(&program);
+        copy.args(command.get_args()).current_dir(place.path(""));
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => copy.env(name, value),
+                None => copy.env_remove(name),
+            };
+        }
+        command = copy;
         for path in walk(&place.path("")) {
             if path != closed {
                 std::os::unix::fs::chown(&path, Some(nobody), Some(nobody)).unwrap();

@@ -247,7 +247,10 @@ impl Backend for LocalBackend {
     fn remove(&self, name: &ObjectName) -> Result<()> {
         // A removal follows from a head; it must not reach the disk before that head does.
         if self.head_read.swap(false, Ordering::SeqCst) {
-            durable::sync_folder(&self.root)?;
+            durable::sync_folder(&self.root).inspect_err(|_| {
+                // The next removal has to wait for it too.
+                self.head_read.store(true, Ordering::SeqCst);
+            })?;
         }
         if let ObjectName::Pack(id) = name {
             self.packs.forget(*id);

@@ -106,6 +106,12 @@ impl Repository {
             self.cancel().check()?;
             let listed = self.backend.list(ObjectKind::Pack)?;
             let base = self.head()?;
+            // Packs that this very prune wrote for an attempt that was lost are no orphans.
+            let own = writer.as_ref().map(Writer::own_packs).unwrap_or_default();
+            let listed: Vec<_> = listed
+                .into_iter()
+                .filter(|(name, _)| !matches!(name, ObjectName::Pack(id) if own.contains(id)))
+                .collect();
             let orphans = self.orphans(&listed, &base, options, report)?;
             let max_unused = match attempt {
                 0..ATTEMPTS_WITH_REWRITE => options.max_unused,
@@ -126,6 +132,9 @@ impl Repository {
                 };
                 let session = writer.insert(session);
                 session.move_chunks(&base, &verdict.moving)?;
+            } else if let Some(session) = &writer {
+                session.drop_void(&base)?;
+                session.make_durable()?;
             }
             let edit = self.condemning(&base, &verdict, &orphans, writer.as_ref())?;
             if let Attempt::Committed(next) = self.attempt(&base, &edit)? {
@@ -258,8 +267,9 @@ impl Repository {
                 exists.insert(id, size);
             }
         }
+        let live = view.packs()?;
         for (id, tombstone) in view.tombstones()? {
-            let Some(size) = exists.get(&id) else { continue };
+            let Some(size) = exists.get(&id).filter(|_| !live.contains_key(&id)) else { continue };
             if !self.is_older(tombstone.condemned, options.grace) {
                 report.waiting += 1;
                 report.waiting_bytes += size;

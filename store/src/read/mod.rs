@@ -90,11 +90,12 @@ impl Reader {
     pub fn locate(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
         let index = self.index()?;
         let places = index.lookup(&self.repository, &self.view, ids)?;
-        let is_short = places.iter().any(Option::is_none);
-        if is_short && index.heal(&self.repository, &self.view, "it was incomplete")? {
-            return index.lookup(&self.repository, &self.view, ids);
+        if places.iter().all(Option::is_some) {
+            return Ok(places);
         }
-        Ok(places)
+        // Healed by this thread or, meanwhile, by another: in both cases a second look is due.
+        index.heal(&self.repository, &self.view, "it was incomplete")?;
+        index.lookup(&self.repository, &self.view, ids)
     }
 
     fn locate_one(&self, id: &ChunkId) -> Result<Location> {

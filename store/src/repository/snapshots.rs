@@ -108,24 +108,25 @@ impl Repository {
     /// Removes snapshots from the head. Their data stays until a prune; ids that are not live are ignored.
     /// Gives the ids that this call removed.
     pub fn forget(self: &Arc<Self>, ids: &[SnapshotId]) -> Result<Vec<SnapshotId>> {
+        // What an attempt without a clear answer may have removed already.
+        let mut perhaps_gone = Vec::new();
         loop {
             self.cancel().check()?;
             let base = self.head()?;
             let live = base.snapshots()?;
             let gone: Vec<_> = ids.iter().copied().filter(|id| live.contains_key(id)).collect();
             if gone.is_empty() {
-                return Ok(gone);
+                return Ok(perhaps_gone);
             }
             let mut edit = CatalogueEdit::default();
             for id in &gone {
                 edit.remove(Key::Snapshot(*id));
             }
-            if let Attempt::Committed(_) = self.attempt(&base, &edit)? {
-                for id in &gone {
-                    // Best effort: prune removes records that no head names.
-                    let _ = self.backend.remove(&ObjectName::Snapshot(*id));
-                }
-                return Ok(gone);
+            match self.attempt(&base, &edit)? {
+                // The records stay until prune removes what no head names.
+                Attempt::Committed(_) => return Ok(gone),
+                Attempt::Lost { certain: true } => {}
+                Attempt::Lost { certain: false } => perhaps_gone = gone,
             }
         }
     }

@@ -156,6 +156,28 @@ impl CatalogueEdit {
         self.changes.is_empty()
     }
 
+    /// A condemned name never lives again, and no edit may say both of a pack.
+    ///
+    /// # Errors
+    /// `Conflict` names the first pack that would be live and condemned.
+    fn refuse_living_dead(&self, base: &HeadView) -> Result<()> {
+        let nodes = base.nodes();
+        let tree = Tree::<CatalogueSchema>::open(base.head.catalogue, &nodes);
+        for (key, value) in &self.changes {
+            let (Key::Pack(id), Some(_)) = (key, value) else { continue };
+            let tombstone = Key::Tombstone(*id);
+            let is_condemned = match self.changes.get(&tombstone) {
+                Some(change) => change.is_some(),
+                None => tree.get(&tombstone.encode())?.is_some(),
+            };
+            if is_condemned {
+                let detail = format!("pack {id} was condemned and cannot become live");
+                return Err(Error::Conflict { detail });
+            }
+        }
+        Ok(())
+    }
+
     fn is_witnessed(&self, view: &HeadView) -> Result<bool> {
         let Some(witness) = self.witness else { return Ok(false) };
         let nodes = view.nodes();
@@ -178,7 +200,11 @@ pub(crate) enum Attempt {
     /// The new head is durable.
     Committed(HeadView),
     /// Somebody else moved the head first.
-    Lost,
+    Lost {
+        /// False where the answer of the swap itself was an error: then what the attempt wrote may still be part of
+        /// the history and must not be removed by hand.
+        certain: bool,
+    },
 }
 
 impl Repository {
@@ -204,6 +230,7 @@ impl Repository {
         base: &HeadView,
         edit: &CatalogueEdit,
     ) -> Result<Attempt> {
+        edit.refuse_living_dead(base)?;
         let transaction = crate::id::TransactionId::random(&*self.env);
         let source = base.nodes();
         let mut sink = base.nodes();
@@ -218,26 +245,31 @@ impl Repository {
         head.fence = head.fence.max(edit.fence);
         let bytes = head.seal(self.id(), &self.metadata, &*self.env);
         let swapped = self.backend.swap_head(Some(&base.bytes), &bytes);
-        let committed = match swapped {
-            Ok(crate::backend::Swap::Done) => true,
-            Ok(crate::backend::Swap::Lost) => false,
+        let (committed, certain) = match swapped {
+            Ok(crate::backend::Swap::Done) => (true, true),
+            Ok(crate::backend::Swap::Lost) => (false, true),
             Err(error) => {
                 let now = self.head()?;
                 if now.hash == base.hash {
                     return Err(error);
                 }
-                now.head.transaction == *transaction.as_bytes() || edit.is_witnessed(&now)?
+                let is_ours = now.head.transaction == *transaction.as_bytes();
+                (is_ours || edit.is_witnessed(&now)?, false)
             }
         };
         if committed {
             let view = HeadView::new(Arc::clone(self), bytes, head);
-            self.remember_head(&view);
+            if certain {
+                self.remember_head(&view);
+            }
             return Ok(Attempt::Committed(view));
         }
-        for node in sink.written() {
-            // Best effort: prune removes what stays behind.
-            let _ = self.backend.remove(&crate::id::ObjectName::Catalogue(*node));
+        if certain {
+            // Nobody can name these nodes. Best effort: prune removes what stays behind.
+            for node in sink.written() {
+                let _ = self.backend.remove(&crate::id::ObjectName::Catalogue(*node));
+            }
         }
-        Ok(Attempt::Lost)
+        Ok(Attempt::Lost { certain })
     }
 }

@@ -68,7 +68,7 @@ impl Writer {
         let sealed = record.seal(id, repository.id(), &repository.metadata, &*repository.env)?;
         backend::put(&*repository.backend, &ObjectName::Snapshot(id), &sealed)?;
         let mut edit = CatalogueEdit::witnessed_by(Key::Snapshot(id));
-        let additions = self.add_packs(&mut edit);
+        let additions = add_packs(&self.finished_packs(), &mut edit);
         let entry = SnapshotEntry {
             hash: *blake3::hash(&sealed).as_bytes(),
             root: record.root,
@@ -83,29 +83,14 @@ impl Writer {
                 }
                 Ok(Some(id))
             }
-            Attempt::Lost => {
-                let _ = repository.backend.remove(&ObjectName::Snapshot(id));
+            Attempt::Lost { certain } => {
+                if certain {
+                    // Nobody can name this record. Best effort: prune removes what stays behind.
+                    let _ = repository.backend.remove(&ObjectName::Snapshot(id));
+                }
                 Ok(None)
             }
         }
-    }
-
-    /// Puts the finished packs into an edit; gives the places of their chunks.
-    fn add_packs(&self, edit: &mut CatalogueEdit) -> Vec<(ChunkId, Location)> {
-        let mut additions = Vec::new();
-        for pack in self.finished_packs() {
-            let summary = &pack.summary;
-            let entry = PackEntry {
-                size_bytes: summary.size_bytes,
-                hash: summary.hash,
-                born: summary.born,
-                data_chunks: summary.data_chunks,
-                node_chunks: summary.node_chunks,
-            };
-            edit.put(Key::Pack(summary.id), &entry);
-            additions.extend(pack.places);
-        }
-        additions
     }
 
     fn finished_packs(&self) -> Vec<FinishedPack> {
@@ -116,11 +101,15 @@ impl Writer {
     pub(super) fn make_packs_live(&self, state: &mut State) -> Result<()> {
         loop {
             let base = self.repository.head()?;
-            self.drop_void_packs(state, &base)?;
+            // Packs are being closed meanwhile: what is made live is exactly what was looked at.
             let packs = self.finished_packs();
+            if !void_among(&packs, &base)?.is_empty() {
+                self.drop_void_packs(state, &base)?;
+                continue;
+            }
             let Some(first) = packs.first() else { return Ok(()) };
             let mut edit = CatalogueEdit::witnessed_by(Key::Pack(first.summary.id));
-            let additions = self.add_packs(&mut edit);
+            let additions = add_packs(&packs, &mut edit);
             let Attempt::Committed(next) = self.repository.attempt(&base, &edit)? else { continue };
             // From now on these chunks are found through the index.
             let shared = self.repository.index(&base)?;
@@ -155,26 +144,12 @@ impl Writer {
         {
             return Ok(false);
         }
-        Ok(self.void_packs(base)?.is_empty())
-    }
-
-    /// Own packs that can no longer become live: condemned as orphans, or born before the fence.
-    fn void_packs(&self, base: &HeadView) -> Result<Vec<PackId>> {
-        let own = self.finished_packs();
-        if own.is_empty() {
-            return Ok(Vec::new());
-        }
-        let condemned = base.tombstones()?;
-        let void = own
-            .iter()
-            .map(|pack| &pack.summary)
-            .filter(|summary| condemned.contains_key(&summary.id) || summary.born < base.fence());
-        Ok(void.map(|summary| summary.id).collect())
+        Ok(void_among(&self.finished_packs(), base)?.is_empty())
     }
 
     /// Takes void packs out of the list and stores their chunks again, read back from them.
     fn drop_void_packs(&self, state: &mut State, base: &HeadView) -> Result<()> {
-        let void = self.void_packs(base)?;
+        let void = void_among(&self.finished_packs(), base)?;
         if void.is_empty() {
             return Ok(());
         }
@@ -315,14 +290,50 @@ impl Writer {
 
     /// Puts the session's packs into an edit.
     pub(crate) fn put_packs(&self, edit: &mut CatalogueEdit) {
-        self.add_packs(edit);
+        add_packs(&self.finished_packs(), edit);
+    }
+
+    /// The names of the packs that this session finished and that no commit has made live.
+    pub(crate) fn own_packs(&self) -> Vec<PackId> {
+        self.finished_packs().iter().map(|pack| pack.summary.id).collect()
     }
 
     /// The session's packs became live: brings the index up.
     pub(crate) fn packs_are_live(&self, base: &HeadView, next: &HeadView) -> Result<()> {
-        let additions = self.add_packs(&mut CatalogueEdit::default());
+        let additions = add_packs(&self.finished_packs(), &mut CatalogueEdit::default());
         self.repository.advance_index(base, next, &additions)
     }
+}
+
+/// Puts packs into an edit; gives the places of their chunks.
+fn add_packs(packs: &[FinishedPack], edit: &mut CatalogueEdit) -> Vec<(ChunkId, Location)> {
+    let mut additions = Vec::new();
+    for pack in packs {
+        let summary = &pack.summary;
+        let entry = PackEntry {
+            size_bytes: summary.size_bytes,
+            hash: summary.hash,
+            born: summary.born,
+            data_chunks: summary.data_chunks,
+            node_chunks: summary.node_chunks,
+        };
+        edit.put(Key::Pack(summary.id), &entry);
+        additions.extend_from_slice(&pack.places);
+    }
+    additions
+}
+
+/// Packs that can no longer become live: condemned as orphans, or born before the fence.
+fn void_among(packs: &[FinishedPack], base: &HeadView) -> Result<Vec<PackId>> {
+    if packs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let condemned = base.tombstones()?;
+    let void = packs
+        .iter()
+        .map(|pack| &pack.summary)
+        .filter(|pack| condemned.contains_key(&pack.id) || pack.born < base.fence());
+    Ok(void.map(|pack| pack.id).collect())
 }
 
 impl FinishedPack {

@@ -8,4 +8,5 @@ mod index_repair;
 mod indexes;
 mod killed;
 mod lab;
+mod races;
 mod sessions;

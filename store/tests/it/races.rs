@@ -1,0 +1,164 @@
+//! Commits of others at the worst moments: just before and just after a swap of the head, with and without an answer.
+
+use crate::lab::{self, assert_whole, files, memory, restore_by_id, snapshot};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use stillpoint_store::backend::{Backend, ObjectBytes, ObjectWriter, Swap};
+use stillpoint_store::prune::{MaxUnused, PruneOptions};
+use stillpoint_store::{Error, ObjectKind, ObjectName, Result, WriteOptions};
+
+type Deed = Box<dyn FnOnce() + Send>;
+
+/// What happens around the next swap of the head.
+#[derive(Default)]
+struct Plan {
+    before: Option<Deed>,
+    after: Option<Deed>,
+    /// The answer of the swap is lost, its effect is not.
+    answer_lost: bool,
+}
+
+/// A backend whose next swap is accompanied by what others do.
+struct Meddled {
+    inner: Arc<dyn Backend>,
+    plan: Mutex<Plan>,
+}
+
+impl Backend for Meddled {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    fn initialise(&self) -> Result<()> {
+        self.inner.initialise()
+    }
+
+    fn create(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>> {
+        self.inner.create(name)
+    }
+
+    fn read(&self, name: &ObjectName, range: Range<u64>) -> Result<ObjectBytes> {
+        self.inner.read(name, range)
+    }
+
+    fn size_bytes(&self, name: &ObjectName) -> Result<Option<u64>> {
+        self.inner.size_bytes(name)
+    }
+
+    fn list(&self, kind: ObjectKind) -> Result<Vec<(ObjectName, u64)>> {
+        self.inner.list(kind)
+    }
+
+    fn remove(&self, name: &ObjectName) -> Result<()> {
+        self.inner.remove(name)
+    }
+
+    fn read_head(&self) -> Result<Option<Vec<u8>>> {
+        self.inner.read_head()
+    }
+
+    fn swap_head(&self, expected: Option<&[u8]>, new: &[u8]) -> Result<Swap> {
+        let plan = std::mem::take(&mut *self.plan.lock().unwrap());
+        if let Some(deed) = plan.before {
+            deed();
+        }
+        let swapped = self.inner.swap_head(expected, new)?;
+        if let Some(deed) = plan.after {
+            deed();
+        }
+        if plan.answer_lost {
+            let source = std::io::Error::from_raw_os_error(5);
+            return Err(Error::Io { action: "writing", object: "head".into(), source });
+        }
+        Ok(swapped)
+    }
+}
+
+fn prune_now() -> PruneOptions {
+    PruneOptions {
+        grace: Duration::ZERO,
+        orphan_grace: Duration::ZERO,
+        max_unused: MaxUnused::Bytes(0),
+        ..PruneOptions::default()
+    }
+}
+
+/// A forget whose answer is lost, and on whose head another snapshot is committed before it can look: both hold.
+#[test]
+fn a_lost_answer_under_a_later_head() {
+    let (inner, env) = memory();
+    let meddled = Arc::new(Meddled { inner: Arc::clone(&inner), plan: Mutex::default() });
+    let backend: Arc<dyn Backend> = meddled.clone();
+    let repository = lab::create(&backend, &env);
+    // Enough snapshots for a catalogue of several nodes.
+    let ids: Vec<_> = (0..60).map(|seed| snapshot(&repository, &files([seed])).unwrap()).collect();
+    let other = lab::open(&inner, &env).unwrap();
+    let later = Arc::new(Mutex::new(None));
+    let (seen, theirs) = (Arc::clone(&later), Arc::clone(&other));
+    *meddled.plan.lock().unwrap() = Plan {
+        before: None,
+        after: Some(Box::new(move || {
+            *seen.lock().unwrap() = Some(snapshot(&theirs, &files(100..103)).unwrap());
+        })),
+        answer_lost: true,
+    };
+    assert_eq!(repository.forget(&[ids[7]]).unwrap(), [ids[7]]);
+    let later = later.lock().unwrap().expect("the other snapshot was taken");
+    for repository in [&repository, &other, &lab::open(&inner, &env).unwrap()] {
+        assert_eq!(repository.snapshots().unwrap().len(), 60);
+        assert_eq!(restore_by_id(repository, later).unwrap(), files(100..103));
+        assert_eq!(restore_by_id(repository, ids[8]).unwrap(), files([8]));
+        assert_whole(repository);
+    }
+}
+
+/// A snapshot whose answer is lost, and on whose head another commits: it is found committed, once.
+#[test]
+fn a_committed_snapshot_is_recognised_under_a_later_head() {
+    let (inner, env) = memory();
+    let meddled = Arc::new(Meddled { inner: Arc::clone(&inner), plan: Mutex::default() });
+    let backend: Arc<dyn Backend> = meddled.clone();
+    let repository = lab::create(&backend, &env);
+    let other = lab::open(&inner, &env).unwrap();
+    let writer = repository.writer(WriteOptions::default()).unwrap();
+    let record = lab::fill(&writer, &repository, &files(0..9)).unwrap();
+    *meddled.plan.lock().unwrap() = Plan {
+        before: None,
+        after: Some(Box::new(move || {
+            snapshot(&other, &files(20..22)).unwrap();
+        })),
+        answer_lost: true,
+    };
+    let id = writer.commit(record).unwrap().0;
+    assert_eq!(repository.snapshots().unwrap().len(), 2);
+    assert_eq!(restore_by_id(&repository, id).unwrap(), files(0..9));
+    assert_whole(&repository);
+}
+
+/// A prune that rewrites and loses the race does not take its own new packs for orphans, whatever the graces.
+#[test]
+fn a_prune_that_lost_a_race_keeps_what_it_wrote() {
+    let (inner, env) = memory();
+    let meddled = Arc::new(Meddled { inner: Arc::clone(&inner), plan: Mutex::default() });
+    let backend: Arc<dyn Backend> = meddled.clone();
+    let repository = lab::create(&backend, &env);
+    let gone = snapshot(&repository, &files(0..80)).unwrap();
+    let kept = files((0..80).filter(|seed| seed % 3 == 0));
+    let keep = snapshot(&repository, &kept).unwrap();
+    repository.forget(&[gone]).unwrap();
+    let other = lab::open(&inner, &env).unwrap();
+    *meddled.plan.lock().unwrap() = Plan {
+        before: Some(Box::new(move || {
+            snapshot(&other, &files(200..204)).unwrap();
+        })),
+        ..Plan::default()
+    };
+    let report = repository.prune(&prune_now()).unwrap();
+    assert!(!report.plan.rewrite.is_empty(), "the prune had something to rewrite");
+    assert_eq!(report.orphans, 0);
+    assert_eq!(restore_by_id(&repository, keep).unwrap(), kept);
+    assert_eq!(repository.snapshots().unwrap().len(), 2);
+    assert_whole(&repository);
+    assert_whole(&lab::open(&inner, &env).unwrap());
+}
