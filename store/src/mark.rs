@@ -33,10 +33,10 @@ impl<'a> References<'a> {
         Self { repository, nodes: HashMap::new() }
     }
 
-    /// Adds the nodes of these packs.
+    /// Adds the nodes of these packs, but for those that are lost or damaged.
     ///
     /// # Errors
-    /// `Damaged` or `Missing` names the first pack whose footer cannot be read.
+    /// Errors of the storage.
     pub fn add<'p>(
         &mut self,
         packs: impl Iterator<Item = (&'p PackId, &'p PackEntry)>,
@@ -48,7 +48,12 @@ impl<'a> References<'a> {
                 .map(|(id, entry)| self.repository.footer(id, entry.size_bytes))
                 .collect();
             for footer in footers {
-                self.add_footer(&footer?);
+                match footer {
+                    Ok(footer) => self.add_footer(&footer),
+                    // What only this pack holds is then found to be lost by whoever looks for it.
+                    Err(error) if error.is_damage() => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(())

@@ -97,14 +97,18 @@ pub fn decide(entry: &Entry, existing: Option<&Existing>, overwrite: Overwrite) 
     if overwrite == Overwrite::Never {
         return Action::Keep;
     }
-    match (&entry.kind, &existing.kind) {
-        (EntryKind::Directory, ExistingKind::Directory) => return Action::Refresh,
-        (EntryKind::Directory, _) => return Action::Replace,
-        (_, ExistingKind::Directory) => return Action::Clear,
-        _ => {}
+    let both_directories =
+        matches!((&entry.kind, &existing.kind), (EntryKind::Directory, ExistingKind::Directory));
+    if both_directories {
+        return Action::Refresh;
     }
     if overwrite == Overwrite::IfNewer && existing.mtime >= entry.mtime {
         return Action::Keep;
+    }
+    match (&entry.kind, &existing.kind) {
+        (EntryKind::Directory, _) => return Action::Replace,
+        (_, ExistingKind::Directory) => return Action::Clear,
+        _ => {}
     }
     match (&entry.kind, &existing.kind) {
         (EntryKind::File(_), ExistingKind::File { size }) => {

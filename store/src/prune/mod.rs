@@ -199,7 +199,16 @@ impl Repository {
         let mut claims: BTreeMap<PackId, IdSet> = BTreeMap::new();
         for (id, entry) in packs.iter() {
             self.cancel().check()?;
-            let footer = self.footer(id, entry.size_bytes)?;
+            let footer = match self.footer(id, entry.size_bytes) {
+                Ok(footer) => footer,
+                Err(error) if error.is_damage() => {
+                    // If all of it was stored again elsewhere, the lost pack can go; otherwise nothing is done below.
+                    let size_bytes = entry.size_bytes;
+                    uses.push(PackUse { id: *id, size_bytes, used_bytes: 0, total_bytes: 0 });
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let (pack_use, claimed) = claim(*id, entry.size_bytes, &footer, &mut needed);
             if pack_use.used_bytes < pack_use.total_bytes && pack_use.used_bytes > 0 {
                 claims.insert(*id, claimed);
@@ -208,7 +217,7 @@ impl Repository {
         }
         if let Some(lost) = needed.iter().next() {
             return Err(Error::missing(format!(
-                "{} chunks that live snapshots need, chunk {lost} among them",
+                "data of live snapshots ({} chunks, {lost} among them)",
                 needed.len()
             )));
         }

@@ -21,33 +21,52 @@ pub struct Snapshot {
 impl Repository {
     /// The live snapshots of the current head, oldest first.
     ///
-    /// # Errors
-    /// `Damaged` or `Missing` names the first record that cannot be read.
+    /// A snapshot whose record is lost or damaged is listed with what the catalogue knows of it (its manifest and
+    /// when it was committed), and noted: it can still be restored and forgotten.
     pub fn snapshots(self: &Arc<Self>) -> Result<Vec<Snapshot>> {
-        // A snapshot forgotten and pruned while we read is not an error: look at the newer head.
         let mut view = self.head()?;
         loop {
-            match self.snapshots_of(&view) {
-                Err(error) if error.is_damage() => {
-                    let now = self.head()?;
-                    if now.hash == view.hash {
-                        return Err(error);
-                    }
+            let (snapshots, damages) = self.read_records(&view)?;
+            if !damages.is_empty() {
+                // Forgotten and pruned while we read? Then the newer head does not name it.
+                let now = self.head()?;
+                if now.hash != view.hash {
                     view = now;
+                    continue;
                 }
-                other => return other,
             }
+            damages.into_iter().for_each(|damage| self.note(damage));
+            return Ok(snapshots);
         }
     }
 
-    /// The live snapshots of a pinned head, oldest first.
+    /// The live snapshots of a pinned head, oldest first; lost records as in [`Self::snapshots`].
     pub fn snapshots_of(&self, view: &HeadView) -> Result<Vec<Snapshot>> {
-        let mut snapshots = Vec::new();
+        let (snapshots, damages) = self.read_records(view)?;
+        damages.into_iter().for_each(|damage| self.note(damage));
+        Ok(snapshots)
+    }
+
+    /// The snapshots of a head, oldest first, and a sentence for each record that cannot be read.
+    fn read_records(&self, view: &HeadView) -> Result<(Vec<Snapshot>, Vec<String>)> {
+        let (mut snapshots, mut damages) = (Vec::new(), Vec::new());
         for (id, entry) in view.snapshots()? {
-            snapshots.push(Snapshot { id, record: self.snapshot_record(id, &entry)? });
+            let record = match self.snapshot_record(id, &entry) {
+                Err(error) if error.is_damage() => {
+                    damages.push(format!(
+                        "{error}; snapshot {} is listed without host, paths and tags, its files can be restored",
+                        id.short()
+                    ));
+                    let mut record = SnapshotRecord::new(entry.committed, entry.root);
+                    record.description = "its record is damaged".into();
+                    record
+                }
+                other => other?,
+            };
+            snapshots.push(Snapshot { id, record });
         }
         snapshots.sort_by_key(|snapshot| (snapshot.record.time, snapshot.id));
-        Ok(snapshots)
+        Ok((snapshots, damages))
     }
 
     /// Reads and verifies one record.

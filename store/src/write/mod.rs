@@ -10,7 +10,7 @@ mod pool;
 pub use lane::FinishedPack;
 
 use crate::error::Result;
-use crate::id::{ChunkId, ChunkKind, NodeId, PackId, SnapshotId};
+use crate::id::{ChunkId, ChunkKind, NodeId, ObjectName, PackId, SnapshotId};
 use crate::limits::{CHUNK_BYTES_MAX, NODE_BYTES_MAX};
 use crate::pack::{FRAME_TARGET_BYTES, Level};
 use crate::repository::{HeadView, Repository, SharedIndex};
@@ -105,8 +105,10 @@ struct State {
     /// Nodes of the parent's manifest, which need no look-up.
     parent_nodes: IdSet,
     parent: Option<SnapshotId>,
-    /// Live packs that known chunks were found in.
+    /// Live packs that known chunks were found in, and that are there.
     relied: HashSet<PackId>,
+    /// Packs that the catalogue calls live and that storage has lost: what they held is stored again.
+    lost: HashSet<PackId>,
     stats: WriteStats,
 }
 
@@ -149,6 +151,7 @@ impl Repository {
             parent_nodes: IdSet::default(),
             parent: None,
             relied: HashSet::new(),
+            lost: HashSet::new(),
             stats: WriteStats::default(),
         };
         Ok(Writer {
@@ -236,12 +239,34 @@ impl Writer {
         let places = index.lookup(&self.repository, &state.view, ids)?;
         let mut known = Vec::with_capacity(places.len());
         for place in places {
-            known.push(place.is_some());
-            if let Some(place) = place {
-                state.relied.insert(place.pack);
-            }
+            known.push(match place {
+                Some(place) => self.is_there(state, place.pack)?,
+                None => false,
+            });
         }
         Ok(known)
+    }
+
+    /// Whether a live pack still exists with its length; looked up once per pack and session. A new snapshot must
+    /// not build on what storage has lost.
+    fn is_there(&self, state: &mut State, pack: PackId) -> Result<bool> {
+        if state.relied.contains(&pack) {
+            return Ok(true);
+        }
+        if state.lost.contains(&pack) {
+            return Ok(false);
+        }
+        let expected = state.view.packs()?.get(&pack).map(|entry| entry.size_bytes);
+        let found = self.repository.backend.size_bytes(&ObjectName::Pack(pack))?;
+        if expected.is_some() && found == expected {
+            state.relied.insert(pack);
+            return Ok(true);
+        }
+        let name = ObjectName::Pack(pack);
+        self.repository
+            .note(format!("{name} is missing or cut; what is read of it now is stored again"));
+        state.lost.insert(pack);
+        Ok(false)
     }
 
     fn add_node(&self, bytes: &[u8], references: &[ChunkId]) -> Result<NodeId> {

@@ -3,6 +3,7 @@
 use crate::lab::{self, Files, assert_whole, files, memory, restore_by_id, snapshot};
 use std::sync::Arc;
 use std::time::Duration;
+use stillpoint_store::backend::{Backend, MemoryBackend};
 use stillpoint_store::prune::{MaxUnused, PruneOptions};
 use stillpoint_store::{Error, ObjectKind, ObjectName, Repository, WriteOptions};
 
@@ -322,4 +323,90 @@ fn opening_errors() {
         options,
     );
     assert!(matches!(again, Err(Error::AlreadyExists { .. })));
+}
+
+/// A lost pack is noticed by the next session, which stores again what it is given; the new snapshot is whole.
+#[test]
+fn what_a_lost_pack_held_is_stored_again() {
+    for reopen in [false, true] {
+        let (backend, env) = memory();
+        let mut repository = lab::create(&backend, &env);
+        let expected = files(0..30);
+        let old = snapshot(&repository, &expected).unwrap();
+        let again = snapshot(&repository, &expected).unwrap();
+        assert_eq!(restore_by_id(&repository, again).unwrap(), expected);
+        let largest = backend.list(ObjectKind::Pack).unwrap().into_iter().max_by_key(|(_, n)| *n);
+        let (lost, _) = largest.unwrap();
+        backend.remove(&lost).unwrap();
+        if reopen {
+            repository = lab::open(&backend, &env).unwrap();
+        }
+        let healed = snapshot(&repository, &expected).unwrap();
+        let notices = repository.notices();
+        assert!(notices.iter().any(|notice| notice.contains(&lost.to_string())), "{notices:?}");
+        for id in [healed, old] {
+            assert_eq!(restore_by_id(&repository, id).unwrap(), expected);
+        }
+        let fresh = lab::open(&backend, &env).unwrap();
+        assert_eq!(restore_by_id(&fresh, healed).unwrap(), expected);
+        // Now that nothing needs it any more, prune retires the lost pack and the repository is whole again.
+        fresh.prune(&prune_now()).unwrap();
+        assert_eq!(restore_by_id(&fresh, old).unwrap(), expected);
+        assert_whole(&fresh);
+    }
+}
+
+/// While something is lost that a live snapshot needs, prune does nothing at all.
+#[test]
+fn prune_leaves_a_wounded_repository_alone() {
+    let disk = MemoryBackend::new();
+    let (backend, env): (Arc<dyn Backend>, _) = (Arc::new(disk.clone()), memory().1);
+    let repository = lab::create(&backend, &env);
+    let gone = snapshot(&repository, &files(0..10)).unwrap();
+    snapshot(&repository, &files(20..30)).unwrap();
+    repository.forget(&[gone]).unwrap();
+    let mut refused = 0;
+    for (lost, _) in backend.list(ObjectKind::Pack).unwrap() {
+        let copy: Arc<dyn Backend> = Arc::new(MemoryBackend::with_contents(disk.contents()));
+        copy.remove(&lost).unwrap();
+        let before = copy.list(ObjectKind::Pack).unwrap();
+        let fresh = lab::open(&copy, &env).unwrap();
+        match fresh.prune(&prune_now()) {
+            Err(error) => {
+                assert!(error.is_damage(), "{error}");
+                assert_eq!(copy.list(ObjectKind::Pack).unwrap(), before);
+                refused += 1;
+            }
+            // It was one that only the forgotten snapshot needed.
+            Ok(_) => assert_whole(&fresh),
+        }
+    }
+    assert_eq!(refused, 2, "the data and the nodes of the snapshot that is left");
+}
+
+/// A lost or damaged record hides no other snapshot, and its own can still be restored and forgotten.
+#[test]
+fn a_lost_record_locks_nothing() {
+    for removed in [true, false] {
+        let (backend, env) = memory();
+        let repository = lab::create(&backend, &env);
+        let (hurt, other) =
+            (snapshot(&repository, &files(0..5)), snapshot(&repository, &files(5..9)));
+        let (hurt, other) = (hurt.unwrap(), other.unwrap());
+        backend.remove(&ObjectName::Snapshot(hurt)).unwrap();
+        if !removed {
+            stillpoint_store::backend::put(&*backend, &ObjectName::Snapshot(hurt), b"torn")
+                .unwrap();
+        }
+        assert_eq!(repository.snapshots().unwrap().len(), 2);
+        assert!(repository.notices().iter().any(|notice| notice.contains(&hurt.to_string())));
+        assert_eq!(restore_by_id(&repository, other).unwrap(), files(5..9));
+        assert_eq!(restore_by_id(&repository, hurt).unwrap(), files(0..5));
+        snapshot(&repository, &files(9..11)).unwrap();
+        assert_eq!(repository.forget(&[hurt]).unwrap(), [hurt]);
+        repository.notices();
+        assert_eq!(repository.snapshots().unwrap().len(), 2);
+        assert_eq!(repository.notices(), Vec::<String>::new());
+        assert_whole(&repository);
+    }
 }
