@@ -64,9 +64,13 @@ impl Cost {
         }
     }
 
-    /// The cheaper by CPU time.
-    pub fn cheaper(self, other: Self) -> Self {
-        if other.cpu_seconds < self.cpu_seconds { other } else { self }
+    /// The better of two runs, each figure by itself; the larger peak.
+    pub fn better(self, other: Self) -> Self {
+        Self {
+            cpu_seconds: self.cpu_seconds.min(other.cpu_seconds),
+            wall_seconds: self.wall_seconds.min(other.wall_seconds),
+            peak_bytes: self.peak_bytes.max(other.peak_bytes),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Settings {
     pub scale: Scale,
     /// The zstd level.
     pub level: u8,
-    /// How often a repeatable step is run; the cheapest run counts.
+    /// How often a repeatable step is run; the best figure counts.
     pub repeat: u32,
     /// Tells the person what happens now.
     pub say: fn(&str),
@@ -143,7 +143,7 @@ impl<'a> Table<'a> {
             let mut remark = String::new();
             for _ in 0..if repeatable(step) { self.settings.repeat } else { 1 } {
                 let Some((cost, now)) = self.once(number, step)? else { break };
-                best = Some(best.map_or(cost, |before| before.cheaper(cost)));
+                best = Some(best.map_or(cost, |before| before.better(cost)));
                 remark = now;
             }
             let Some(cost) = best else { continue };

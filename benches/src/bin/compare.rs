@@ -49,7 +49,7 @@ struct Options {
     /// The zstd level for every tool that lets one choose.
     #[arg(long, default_value_t = 3)]
     level: u8,
-    /// How often a repeatable step is run; the cheapest run counts.
+    /// How often a repeatable step is run; the best figure counts.
     #[arg(long, default_value_t = 1)]
     repeat: u32,
     /// Write the tables to this file too.
