@@ -242,7 +242,11 @@ impl<'a> Seat<'a> {
         let home = folder.join("home");
         fs::create_dir_all(&home).at(&home)?;
         let passphrase = folder.join("passphrase");
-        fs::write(&passphrase, "correct horse battery staple\n").at(&passphrase)?;
+        fs::write(
+            &passphrase,
+            "correct horse battery staple, and forty more characters of the same\n",
+        )
+        .at(&passphrase)?;
         let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         fs::set_permissions(&passphrase, owner_only).at(&passphrase)?;
         let place = Place { repository: folder.join("repository"), home, passphrase, level };

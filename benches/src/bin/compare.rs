@@ -46,6 +46,9 @@ struct Options {
     /// The stillpoint program [default: beside this program].
     #[arg(long)]
     stillpoint: Option<PathBuf>,
+    /// Open stillpoint's repository with a key file, as bupstash does, instead of a passphrase.
+    #[arg(long)]
+    key_file: bool,
     /// The zstd level for every tool that lets one choose.
     #[arg(long, default_value_t = 3)]
     level: u8,
@@ -96,6 +99,9 @@ fn compare(options: &Options) -> Result<()> {
             .try_for_each(|data| prepare(&settings, data).map(drop));
     }
     let mut text = heading(&settings, &tools);
+    if options.key_file {
+        text.push_str("stillpoint opens its repository with a key file.\n");
+    }
     let mut raw = String::new();
     for data in chosen_data(options)? {
         let found = run(&settings, data, &tools)?;
@@ -134,7 +140,7 @@ fn chosen_data(options: &Options) -> Result<Vec<Data>> {
 }
 
 fn chosen_tools(options: &Options, own: &Path) -> Result<Vec<Box<dyn Tool>>> {
-    let mut tools = all(&options.peers, own);
+    let mut tools = all(&options.peers, own, options.key_file);
     if options.tools.is_empty() {
         tools.retain(|tool| version(tool.as_ref()).is_some());
         return Ok(tools);

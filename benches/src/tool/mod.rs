@@ -62,13 +62,13 @@ pub trait Tool {
 }
 
 /// Every tool, found below a private root of peers, on the path, or beside this program.
-pub fn all(peers: &Path, own: &Path) -> Vec<Box<dyn Tool>> {
+pub fn all(peers: &Path, own: &Path, key_file: bool) -> Vec<Box<dyn Tool>> {
     let peer = |name: &str| {
         let private = peers.join("bin").join(name);
         if private.exists() { private } else { PathBuf::from(name) }
     };
     vec![
-        Box::new(stillpoint::Stillpoint(own.to_path_buf())),
+        Box::new(stillpoint::Stillpoint { program: own.to_path_buf(), key_file }),
         Box::new(restic::Restic(peer("restic"))),
         Box::new(borg::Borg(peer("borg"))),
         Box::new(rustic::Rustic(peer("rustic"))),

@@ -4,8 +4,13 @@ use super::{Place, Tool, below};
 use crate::measure::Invocation;
 use std::path::{Path, PathBuf};
 
-/// stillpoint at this path.
-pub struct Stillpoint(pub PathBuf);
+/// stillpoint, and what opens its repository.
+pub struct Stillpoint {
+    /// The program.
+    pub program: PathBuf,
+    /// Take the passphrase file as a key file, which costs no key derivation (as bupstash does).
+    pub key_file: bool,
+}
 
 impl Stillpoint {
     fn run<S: Into<std::ffi::OsString>>(
@@ -13,9 +18,10 @@ impl Stillpoint {
         at: &Place,
         args: impl IntoIterator<Item = S>,
     ) -> Invocation {
-        at.program(&self.0)
+        let secret = if self.key_file { "STILLPOINT_KEY_FILE" } else { "STILLPOINT_PASSWORD_FILE" };
+        at.program(&self.program)
             .env("STILLPOINT_REPOSITORY", &at.repository)
-            .env("STILLPOINT_PASSWORD_FILE", &at.passphrase)
+            .env(secret, &at.passphrase)
             .args(args)
     }
 
@@ -31,7 +37,7 @@ impl Tool for Stillpoint {
     }
 
     fn version(&self) -> Invocation {
-        Invocation::new(&self.0).args(["--version"])
+        Invocation::new(&self.program).args(["--version"])
     }
 
     fn init(&self, at: &Place) -> Vec<Invocation> {
