@@ -31,6 +31,9 @@ impl Writer {
         }
         let mut state = self.state();
         let state = &mut *state;
+        if state.is_poisoned {
+            return Err(Error::Invalid("a session that met an error cannot commit".into()));
+        }
         state.data.flush()?;
         state.nodes.flush()?;
         let mut repairs = 0;

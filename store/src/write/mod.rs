@@ -105,6 +105,8 @@ struct State {
     /// Nodes of the parent's manifest, which need no look-up.
     parent_nodes: IdSet,
     parent: Option<SnapshotId>,
+    /// Raised by the first error: something that was given may not be stored, so nothing may be committed.
+    is_poisoned: bool,
     /// Live packs that known chunks were found in, and that are there.
     relied: HashSet<PackId>,
     /// Packs that the catalogue calls live and that storage has lost: what they held is stored again.
@@ -150,6 +152,7 @@ impl Repository {
             own: IdSet::default(),
             parent_nodes: IdSet::default(),
             parent: None,
+            is_poisoned: false,
             relied: HashSet::new(),
             lost: HashSet::new(),
             stats: WriteStats::default(),
@@ -194,9 +197,14 @@ impl Writer {
     /// # Errors
     /// Errors of the storage, and `Cancelled`; after one the session cannot commit.
     pub fn add_data(&self, batch: &ChunkBatch) -> Result<()> {
-        self.repository.cancel().check()?;
         let mut state = self.state();
-        let state = &mut *state;
+        let added = self.add_chunks(&mut state, batch);
+        state.is_poisoned |= added.is_err();
+        added
+    }
+
+    fn add_chunks(&self, state: &mut State, batch: &ChunkBatch) -> Result<()> {
+        self.repository.cancel().check()?;
         let unknown: Vec<ChunkId> = batch
             .chunks
             .iter()
@@ -273,12 +281,23 @@ impl Writer {
         debug_assert!(bytes.len() <= NODE_BYTES_MAX);
         let id = self.repository.domain.id_key(ChunkKind::Node).id(bytes);
         let mut state = self.state();
-        let state = &mut *state;
+        let added = self.add_node_as(&mut state, id, bytes, references);
+        state.is_poisoned |= added.is_err();
+        added.map(|()| id)
+    }
+
+    fn add_node_as(
+        &self,
+        state: &mut State,
+        id: NodeId,
+        bytes: &[u8],
+        references: &[ChunkId],
+    ) -> Result<()> {
         if state.parent_nodes.contains(&id) || state.own.contains(&id) {
-            return Ok(id);
+            return Ok(());
         }
         if self.find(state, &[id])?.first() == Some(&true) {
-            return Ok(id);
+            return Ok(());
         }
         state.own.insert(id);
         state.stats.nodes_new += 1;
@@ -286,7 +305,7 @@ impl Writer {
         if !self.options.dry_run {
             state.nodes.push(id, bytes, references.to_vec())?;
         }
-        Ok(id)
+        Ok(())
     }
 
     fn checkpoint_if_due(&self, state: &mut State) -> Result<()> {

@@ -6,16 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use stillpoint_store::index::{Index, IndexState, IsLive, Location, MemoryIndex};
 use stillpoint_store::repository::OpenedIndex;
-use stillpoint_store::{Cancel, ChunkId, Error, OpenOptions, Repository, Result};
+use stillpoint_store::{Cancel, ChunkId, Error, OpenOptions, Repository, Result, WriteOptions};
 
-/// An index in memory that is damaged until it is rebuilt.
+/// An index in memory that is damaged until it is rebuilt, or cannot be read once.
 struct Fragile {
     inner: Arc<MemoryIndex>,
     damaged: AtomicBool,
+    unreadable_once: AtomicBool,
 }
 
 impl Fragile {
     fn guard(&self) -> Result<()> {
+        if self.unreadable_once.swap(false, Ordering::Relaxed) {
+            let source = std::io::Error::from_raw_os_error(5);
+            return Err(Error::Io { action: "reading", object: "index".into(), source });
+        }
         if self.damaged.load(Ordering::Relaxed) {
             return Err(Error::damaged("index", "a test says so"));
         }
@@ -53,12 +58,22 @@ impl Index for Fragile {
 }
 
 fn options(inner: &Arc<MemoryIndex>, damaged: bool, dir: &Path) -> OpenOptions {
+    options_with(inner, damaged, false, dir)
+}
+
+fn options_with(
+    inner: &Arc<MemoryIndex>,
+    damaged: bool,
+    unreadable_once: bool,
+    dir: &Path,
+) -> OpenOptions {
     let inner = Arc::clone(inner);
     OpenOptions {
         cache_dir: Some(dir.to_path_buf()),
         index: Arc::new(move |_| {
             let damaged = AtomicBool::new(damaged);
-            let index = Box::new(Fragile { inner: Arc::clone(&inner), damaged });
+            let unreadable_once = AtomicBool::new(unreadable_once);
+            let index = Box::new(Fragile { inner: Arc::clone(&inner), damaged, unreadable_once });
             Ok(OpenedIndex { index, notice: None })
         }),
         cancel: Cancel::new(),
@@ -132,4 +147,21 @@ fn a_rolled_back_head_is_noticed() {
     repository.snapshots().unwrap();
     let notices = repository.notices();
     assert!(notices.iter().any(|notice| notice.contains("rolled back")), "{notices:?}");
+}
+
+/// A session that met an error commits nothing, even if everything after the error went well.
+#[test]
+fn a_session_that_met_an_error_cannot_commit() {
+    let (backend, env) = memory();
+    snapshot(&lab::create(&backend, &env), &files(0..5)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let options = options_with(&Arc::new(MemoryIndex::new()), false, true, dir.path());
+    let repository = Repository::open(backend, env, &secret(), options).unwrap();
+    let writer = repository.writer(WriteOptions::default()).unwrap();
+    let failed = lab::fill(&writer, &repository, &files(5..9));
+    assert!(matches!(failed, Err(Error::Io { .. })));
+    let record = lab::fill(&writer, &repository, &files(5..9)).unwrap();
+    assert!(matches!(writer.commit(record), Err(Error::Invalid(_))));
+    assert_eq!(repository.snapshots().unwrap().len(), 1);
+    assert_whole(&repository);
 }
