@@ -52,12 +52,13 @@ impl Links {
     /// The first name is done; empty bytes when it could not be saved.
     pub(super) fn resolve(&mut self, id: LinkId, value: &[u8]) {
         let Some(link) = self.known.get_mut(&id) else { return };
+        self.bytes -= link.value.take().map_or(0, |before| before.len());
         if value.is_empty() || self.bytes + value.len() > LINKS_BYTES_MAX {
             self.known.remove(&id);
             self.bytes -= LINK_COST;
             return;
         }
-        self.bytes += value.len() - link.value.as_ref().map_or(0, Vec::len);
+        self.bytes += value.len();
         link.value = Some(value.to_vec());
     }
 
@@ -112,6 +113,20 @@ mod tests {
         links.resolve(id(&stat), b"");
         assert_eq!(links.take(id(&stat)), None);
         assert_eq!(links.bytes, 0);
+    }
+
+    // An entry that is replaced by a shorter one, a longer one or none is charged for what is there.
+    #[test]
+    fn replaced_entries_are_charged_once() {
+        let mut links = Links::default();
+        let stat = linked(5, 3);
+        links.begin(&stat);
+        for value in [b"a long entry".as_slice(), b"short", b"longer again"] {
+            links.resolve(id(&stat), value);
+            assert_eq!(links.bytes, LINK_COST + value.len());
+        }
+        links.resolve(id(&stat), b"");
+        assert_eq!((links.bytes, links.known.len()), (0, 0));
     }
 
     // Memory is bounded: what does not fit is not remembered.
