@@ -4,11 +4,12 @@
 
 use super::content::ContentList;
 use super::job::{Body, Job, Message, Piece, Report, Saved};
-use super::links::{LinkId, Links};
+use super::links::Links;
 use super::reading::Readers;
 use crate::entry::{
     Content, ENTRY_BYTES_MAX, Entry, EntryHead, EntryKind, KindCode, ManifestSchema,
 };
+use crate::meta::Stat;
 use crate::observer::{Event, Observer, Outcome, Problem};
 use crate::path::path_from_key;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -121,7 +122,7 @@ impl<'a> Emitter<'a> {
         key: &[u8],
         report: Report,
         before: &Before,
-        link: Option<LinkId>,
+        link: Option<Stat>,
     ) -> Result<()> {
         match report {
             Ok(mut saved) => {
@@ -142,7 +143,7 @@ impl<'a> Emitter<'a> {
         key: &[u8],
         messages: &Receiver<Message>,
         before: &Before,
-        link: Option<LinkId>,
+        link: Option<Stat>,
     ) -> Result<()> {
         let (content, end) = self.assemble(messages)?;
         let Message::End(report) = end else { unreachable!("a file ends with its report") };
@@ -204,9 +205,9 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    fn failed(&mut self, key: &[u8], why: String, link: Option<LinkId>) {
+    fn failed(&mut self, key: &[u8], why: String, link: Option<Stat>) {
         if let Some(link) = link {
-            self.links.resolve(link, &[]);
+            self.links.resolve(&link, &[]);
         }
         self.problem(key, why);
         self.observer.event(Event::Entry { key, outcome: Outcome::Failed, bytes: 0 });
@@ -218,7 +219,7 @@ impl<'a> Emitter<'a> {
         saved: Saved,
         content: Option<(Content, u64)>,
         before: &Before,
-        link: Option<LinkId>,
+        link: Option<Stat>,
     ) -> Result<()> {
         let Saved { mut entry, note, .. } = saved;
         if let Some((content, size)) = content {
@@ -239,7 +240,8 @@ impl<'a> Emitter<'a> {
             entry.encode(&mut encoded);
         }
         if let Some(link) = link {
-            self.links.resolve(link, &encoded);
+            let value: &[u8] = if is_of(&entry, &link) { &encoded } else { &[] };
+            self.links.resolve(&link, value);
         }
         let outcome = compare(&entry, &encoded, before)?;
         let head = EntryHead::decode(&encoded)?;
@@ -345,6 +347,13 @@ fn take(
     };
     observer.event(Event::Bytes(size));
     Ok(())
+}
+
+/// Whether the entry is that of the file which the scan saw. The name may have been given to another file since, whose
+/// entry is none for the other names.
+fn is_of(entry: &Entry, seen: &Stat) -> bool {
+    (entry.device, entry.inode, entry.size, entry.mtime)
+        == (seen.device, seen.inode, seen.size, seen.mtime)
 }
 
 /// What became of an entry, against what the parent had.

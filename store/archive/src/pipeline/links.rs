@@ -11,7 +11,7 @@ pub(super) const LINKS_BYTES_MAX: usize = 32 << 20;
 const LINK_COST: usize = 96;
 
 /// Device and inode.
-pub(super) type LinkId = (u64, u64);
+type LinkId = (u64, u64);
 
 /// The inodes on their way.
 #[derive(Debug, Default)]
@@ -49,9 +49,10 @@ impl Links {
         true
     }
 
-    /// The first name is done; empty bytes when it could not be saved.
-    pub(super) fn resolve(&mut self, id: LinkId, value: &[u8]) {
-        let Some(link) = self.known.get_mut(&id) else { return };
+    /// The first name of the inode in this state is done; empty bytes when that state could not be saved.
+    pub(super) fn resolve(&mut self, stat: &Stat, value: &[u8]) {
+        let id = id(stat);
+        let Some(link) = self.known.get_mut(&id).filter(|link| link.stat == *stat) else { return };
         self.bytes -= link.value.take().map_or(0, |before| before.len());
         if value.is_empty() || self.bytes + value.len() > LINKS_BYTES_MAX {
             self.known.remove(&id);
@@ -62,9 +63,10 @@ impl Links {
         link.value = Some(value.to_vec());
     }
 
-    /// The entry for a further name; None when it has to be read under this one.
-    pub(super) fn take(&mut self, id: LinkId) -> Option<Vec<u8>> {
-        let link = self.known.get_mut(&id)?;
+    /// The entry for a further name of the inode in this state; None when it has to be read under this one.
+    pub(super) fn take(&mut self, stat: &Stat) -> Option<Vec<u8>> {
+        let id = id(stat);
+        let link = self.known.get_mut(&id).filter(|link| link.stat == *stat)?;
         link.names_left = link.names_left.saturating_sub(1);
         if link.names_left > 0 {
             return link.value.clone();
@@ -76,7 +78,7 @@ impl Links {
 }
 
 /// The id of an inode.
-pub(super) fn id(stat: &Stat) -> LinkId {
+fn id(stat: &Stat) -> LinkId {
     (stat.device, stat.inode)
 }
 
@@ -96,10 +98,10 @@ mod tests {
         let stat = linked(5, 3);
         assert!(!links.is_known(&stat) && links.begin(&stat) && links.is_known(&stat));
         assert!(!links.is_known(&Stat { size: 99, ..stat }), "another state is another file");
-        links.resolve(id(&stat), b"entry");
-        assert_eq!(links.take(id(&stat)).unwrap(), b"entry");
-        assert_eq!(links.take(id(&stat)).unwrap(), b"entry");
-        assert_eq!(links.take(id(&stat)), None);
+        links.resolve(&stat, b"entry");
+        assert_eq!(links.take(&stat).unwrap(), b"entry");
+        assert_eq!(links.take(&stat).unwrap(), b"entry");
+        assert_eq!(links.take(&stat), None);
         assert_eq!((links.bytes, links.known.len()), (0, 0));
         assert!(!links.begin(&linked(6, 1)), "a file with one name");
     }
@@ -110,8 +112,8 @@ mod tests {
         let mut links = Links::default();
         let stat = linked(5, 3);
         links.begin(&stat);
-        links.resolve(id(&stat), b"");
-        assert_eq!(links.take(id(&stat)), None);
+        links.resolve(&stat, b"");
+        assert_eq!(links.take(&stat), None);
         assert_eq!(links.bytes, 0);
     }
 
@@ -122,11 +124,28 @@ mod tests {
         let stat = linked(5, 3);
         links.begin(&stat);
         for value in [b"a long entry".as_slice(), b"short", b"longer again"] {
-            links.resolve(id(&stat), value);
+            links.resolve(&stat, value);
             assert_eq!(links.bytes, LINK_COST + value.len());
         }
-        links.resolve(id(&stat), b"");
+        links.resolve(&stat, b"");
         assert_eq!((links.bytes, links.known.len()), (0, 0));
+    }
+
+    // An inode that was seen in two states: what becomes of one state says nothing about the other.
+    #[test]
+    fn states_of_an_inode_are_kept_apart() {
+        let mut links = Links::default();
+        let (old, new) = (linked(5, 3), Stat { size: 99, ..linked(5, 3) });
+        links.begin(&old);
+        links.begin(&new);
+        links.resolve(&old, b"old entry");
+        assert_eq!((links.take(&old), links.take(&new)), (None, None));
+        links.resolve(&new, b"new entry");
+        links.resolve(&old, b"");
+        assert_eq!(links.take(&old), None);
+        links.resolve(&new, b"new entry");
+        assert_eq!(links.bytes, LINK_COST + 9);
+        assert_eq!(links.take(&new).unwrap(), b"new entry");
     }
 
     // Memory is bounded: what does not fit is not remembered.
@@ -135,7 +154,7 @@ mod tests {
         let mut links = Links::default();
         let mut inode = 0;
         while links.begin(&linked(inode, 2)) {
-            links.resolve((1, inode), &vec![1; 1 << 20]);
+            links.resolve(&linked(inode, 2), &vec![1; 1 << 20]);
             inode += 1;
             assert!(links.bytes <= LINKS_BYTES_MAX);
             assert!(inode < 1 << 20, "the bound is reached");

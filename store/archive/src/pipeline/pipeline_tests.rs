@@ -439,6 +439,27 @@ fn links_survive_the_loss_of_their_first_name() {
     assert!(rig.content(&entries[&base.join("c")]) == noise(5000, 2));
 }
 
+// A name that is given to another file before it is read says nothing about the other names of the old one.
+#[test]
+fn links_survive_the_replacement_of_their_first_name() {
+    for len in [5000, 3 << 20] {
+        let (_temp, base) = temp();
+        std::fs::write(base.join("a"), noise(BUSY_BYTES, 1)).unwrap();
+        std::fs::write(base.join("b"), noise(len, 2)).unwrap();
+        std::fs::hard_link(base.join("b"), base.join("c")).unwrap();
+        let (other, _other) = temp();
+        let (new, path) = (other.path().join("new"), base.join("b"));
+        std::fs::write(&new, noise(len, 9)).unwrap();
+        let mut rig = Rig::new(1);
+        rig.observer = on_first_bytes(move || std::fs::rename(&new, &path).unwrap());
+        let built = rig.backup(&base, None).unwrap();
+        assert_eq!(built.problems, vec![]);
+        let entries = rig.entries(built.root);
+        assert!(rig.content(&entries[&base.join("b")]) == noise(len, 9));
+        assert!(rig.content(&entries[&base.join("c")]) == noise(len, 2));
+    }
+}
+
 // More entries, more bytes and more long files than the window holds: the bounds are met and nothing is lost.
 #[test]
 fn the_window_is_bounded() {

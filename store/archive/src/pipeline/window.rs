@@ -5,9 +5,9 @@
 
 use super::emit::{Before, Emitter};
 use super::job::{Job, Message, Report, Want, Work};
-use super::links::{self, LinkId};
 use super::reading::{Readers, is_long};
 use crate::entry::Entry;
+use crate::meta::Stat;
 use crate::observer::Outcome;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::VecDeque;
@@ -31,9 +31,9 @@ enum Slot {
     /// Taken over from the parent.
     Ready { value: Vec<u8>, outcome: Outcome },
     /// In a group; the first of each group has the channel on which the group's reports come.
-    Small { before: Before, link: Option<LinkId>, reports: Option<Receiver<Vec<Report>>> },
+    Small { before: Before, link: Option<Stat>, reports: Option<Receiver<Vec<Report>>> },
     /// A long file.
-    Long { before: Before, link: Option<LinkId>, messages: Receiver<Message> },
+    Long { before: Before, link: Option<Stat>, messages: Receiver<Message> },
     /// A further name of an inode that comes earlier in the window, or came before.
     Link { before: Before, job: Box<Job> },
     /// A stream.
@@ -118,7 +118,7 @@ impl<'a> Window<'a> {
             self.push(key, charge, Slot::Link { before, job: Box::new(job) });
             return;
         }
-        let link = (reads && emitter.links.begin(&job.stat)).then(|| links::id(&job.stat));
+        let link = (reads && emitter.links.begin(&job.stat)).then_some(job.stat);
         if reads && is_long(&job.stat) {
             // Groups go first: the queue is served in the order of the window, so the front is always served.
             self.flush();
@@ -194,7 +194,7 @@ impl<'a> Window<'a> {
         before: &Before,
         emitter: &mut Emitter<'_>,
     ) -> Result<()> {
-        if let Some(value) = emitter.links.take(links::id(&job.stat)) {
+        if let Some(value) = emitter.links.take(&job.stat) {
             let outcome = match &before.value {
                 Some(old) if *old == value => Outcome::Unmodified,
                 Some(_) => Outcome::Changed,
