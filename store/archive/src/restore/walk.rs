@@ -12,6 +12,7 @@ use crate::path;
 use crate::plan::{Action, RestorePlan, decide};
 use crate::target::{Fresh, MetadataWriter, Target};
 use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher;
 use stillpoint_store::Result;
 use stillpoint_store::tree::Cursor;
 
@@ -42,6 +43,11 @@ pub(super) struct Left {
     pub delete: Vec<Vec<u8>>,
 }
 
+/// What tells one hard-linked file: device, inode, and a hash of what the manifest says about its content. The number
+/// of an inode that is deleted during a backup may come again with another file. The hash has the table's random key, so
+/// nobody can aim at equal ones.
+type LinkId = (u64, u64, u64);
+
 struct LinkSource {
     key: Vec<u8>,
     names_left: u32,
@@ -67,7 +73,7 @@ pub(super) struct Walk<'a> {
     pub(super) base: Vec<u8>,
     pub plan: RestorePlan,
     pub(super) levels: Vec<Level>,
-    links: HashMap<(u64, u64), LinkSource>,
+    links: HashMap<LinkId, LinkSource>,
     queue: VecDeque<Step>,
     finished: bool,
 }
@@ -312,10 +318,17 @@ impl<'a> Walk<'a> {
         self.queue.push_back(Step::Make { key, entry, action });
     }
 
+    fn link_id(&self, entry: &Entry) -> Option<LinkId> {
+        let (device, inode) = entry.link_id()?;
+        let content = Entry { kind: entry.kind.clone(), size: entry.size, ..Entry::default() };
+        Some((device, inode, self.links.hasher().hash_one(content.to_bytes())))
+    }
+
     /// The first restored name of a hard-linked file; None if this is the first one.
     fn first_name(&mut self, key: &[u8], entry: &Entry) -> Option<Vec<u8>> {
         use std::collections::hash_map::Entry as Slot;
-        match self.links.entry(entry.link_id()?) {
+        let id = self.link_id(entry)?;
+        match self.links.entry(id) {
             Slot::Vacant(slot) => {
                 slot.insert(LinkSource { key: key.to_vec(), names_left: entry.nlink - 1 });
                 None

@@ -10,4 +10,5 @@ mod golden;
 mod restore_basic;
 mod restore_hostile;
 mod restore_lab;
+mod restore_links;
 mod restore_random;
