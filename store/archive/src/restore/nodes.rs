@@ -6,7 +6,6 @@ use super::file::FileJob;
 use super::ledger::add;
 use super::place::Trouble;
 use super::walk::Left;
-use super::window::{LinkJob, NodeJob};
 use crate::entry::{Entry, EntryKind};
 use crate::observer::Outcome;
 use crate::path::{child_key, file_name, parent_key};
@@ -19,6 +18,28 @@ use std::sync::Arc;
 
 /// Mode of directories that the manifest does not have: parents of entries that were saved without them.
 const UNKNOWN_DIRECTORY: Mode = Mode::from_raw_mode(0o755);
+
+/// A symbolic link, pipe, socket, device, or a file that only needs metadata.
+pub(super) struct NodeJob {
+    pub key: Vec<u8>,
+    pub entry: Box<Entry>,
+    pub action: Action,
+}
+
+impl NodeJob {
+    /// Whether further names may be linked to what this makes.
+    pub fn is_linked(&self) -> bool {
+        self.entry.link_id().is_some()
+    }
+}
+
+/// A further name of something restored.
+pub(super) struct LinkJob {
+    pub key: Vec<u8>,
+    pub first: Vec<u8>,
+    pub action: Action,
+    pub size: u64,
+}
 
 /// Writes content that stands in the entry itself; existing content is replaced only if it differs.
 pub(super) fn write_inline(context: &Context<'_>, job: &FileJob, bytes: &[u8]) {
@@ -33,17 +54,21 @@ pub(super) fn write_inline(context: &Context<'_>, job: &FileJob, bytes: &[u8]) {
     job.write(context, 0, bytes);
 }
 
-/// Makes a node, or sets the metadata of what is there.
-pub(super) fn make(context: &Context<'_>, job: &NodeJob) {
+/// Makes a node, or sets the metadata of what is there; false when what should be there is not.
+pub(super) fn make(context: &Context<'_>, job: &NodeJob) -> bool {
     let path = || context.target.display(&job.key);
     match try_make(context, job) {
-        Ok(outcome) => context.ledger.outcome(&job.key, outcome, job.entry.size),
+        Ok(outcome) => {
+            context.ledger.outcome(&job.key, outcome, job.entry.size);
+            true
+        }
         Err(trouble) => {
             match trouble {
                 Trouble::Io(action, errno) => context.ledger.failed(path(), action, errno),
                 Trouble::Says(what) => context.ledger.problem(path(), what),
             }
             context.ledger.outcome(&job.key, Outcome::Failed, job.entry.size);
+            matches!(job.action, Action::Refresh | Action::Unmodified)
         }
     }
 }
@@ -156,9 +181,15 @@ fn clear(context: &Context<'_>, dir: &Dir, name: &[u8]) -> Result<(), Trouble> {
     context.clear(dir, name).map_err(|errno| Trouble::Io("replacing a directory", errno))
 }
 
-/// Gives a further name to what was restored under its first one.
-pub(super) fn link(context: &Context<'_>, job: &LinkJob) {
-    match try_link(context, job) {
+/// Gives a further name to what was restored under its first one. Where that is lost, something else may stand under
+/// the first name, to which nothing is linked.
+pub(super) fn link(context: &Context<'_>, job: &LinkJob, is_first_lost: bool) {
+    let linked = if is_first_lost {
+        Err(Trouble::Io("linking", Errno::NOENT))
+    } else {
+        try_link(context, job)
+    };
+    match linked {
         Ok(outcome) => context.ledger.outcome(&job.key, outcome, job.size),
         Err(trouble) => {
             let path = context.target.display(&job.key);

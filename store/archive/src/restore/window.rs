@@ -1,15 +1,16 @@
 //! A bounded piece of a restore: so many files and chunks at once, read in pack order, each frame once.
 
 use super::file::FileJob;
+use super::nodes::{LinkJob, NodeJob};
 use super::parallel::for_each;
 use super::run::Run;
 use super::walk::{Left, Step};
 use super::{Context, nodes};
 use crate::entry::{Content, ContentItem, ContentSchema, Entry, EntryKind};
 use crate::plan::Action;
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use stillpoint_store::index::Location;
 use stillpoint_store::read::FrameRun;
 use stillpoint_store::tree::Tree;
@@ -37,21 +38,6 @@ struct Hole {
     len: u64,
 }
 
-/// A symbolic link, pipe, socket, device, or a file that only needs metadata.
-pub(super) struct NodeJob {
-    pub key: Vec<u8>,
-    pub entry: Box<Entry>,
-    pub action: Action,
-}
-
-/// A further name of something restored.
-pub(super) struct LinkJob {
-    pub key: Vec<u8>,
-    pub first: Vec<u8>,
-    pub action: Action,
-    pub size: u64,
-}
-
 /// Work that is collected and then done at once.
 #[derive(Default)]
 pub(super) struct Window {
@@ -64,6 +50,8 @@ pub(super) struct Window {
     links: Vec<LinkJob>,
     left: Vec<Left>,
     weight: usize,
+    /// Names of hard-linked files under which the snapshot's content does not stand, of this window and those before.
+    lost: HashSet<Vec<u8>>,
 }
 
 impl Window {
@@ -187,9 +175,10 @@ impl Window {
     /// Does everything collected so far. With `carry` the last file goes on in the next window.
     pub fn run(&mut self, context: &Context<'_>, carry: bool) -> Result<()> {
         let carried = if carry { self.jobs.last().cloned() } else { None };
-        let window = std::mem::take(self);
+        let mut window = std::mem::take(self);
         let jobs = window.jobs.clone();
         let result = window.work(context, carried.as_ref());
+        self.lost = window.lost;
         if result.is_err() {
             jobs.iter().for_each(|job| job.abandon(context));
         }
@@ -197,7 +186,7 @@ impl Window {
         result
     }
 
-    fn work(mut self, context: &Context<'_>, carried: Option<&Arc<FileJob>>) -> Result<()> {
+    fn work(&mut self, context: &Context<'_>, carried: Option<&Arc<FileJob>>) -> Result<()> {
         let threads = context.threads;
         self.compare_existing(context);
         for_each(threads, &self.plain, |number| {
@@ -210,11 +199,14 @@ impl Window {
                 job.complete_piece(context);
             }
         });
+        let lost = Mutex::new(std::mem::take(&mut self.lost));
         for_each(threads, &self.nodes, |node| {
-            if !context.ledger.stopped() {
-                nodes::make(context, node);
+            if !context.ledger.stopped() && !nodes::make(context, node) && node.is_linked() {
+                let mut lost = lost.lock().unwrap_or_else(PoisonError::into_inner);
+                lost.insert(node.key.clone());
             }
         });
+        self.lost = lost.into_inner().unwrap_or_else(PoisonError::into_inner);
         context.ledger.check()?;
         let runs = self.runs(context)?;
         for_each(threads, &runs, |run| self.restore_run(context, run));
@@ -222,8 +214,10 @@ impl Window {
         if context.options.verify {
             super::verify::verify(context, &self.jobs, carried)?;
         }
+        let is_lost = |job: &&Arc<FileJob>| job.entry.link_id().is_some() && job.has_failed();
+        self.lost.extend(self.jobs.iter().filter(is_lost).map(|job| job.key.clone()));
         for link in &self.links {
-            nodes::link(context, link);
+            nodes::link(context, link, self.lost.contains(&link.first));
         }
         for left in &self.left {
             nodes::leave(context, left);
