@@ -1,17 +1,19 @@
 //! What every command works with: output, cancellation, and the repository that the command line names.
 
 use crate::args::GlobalArgs;
+use crate::failure;
 use crate::host;
 use crate::location;
 use crate::output::Output;
 use crate::secret::{self, Purpose};
 use crate::signals::Cancel;
 use anyhow::Result;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use stillpoint_store::backend::{Backend, LocalBackend};
 use stillpoint_store::record::Secret;
 use stillpoint_store::repository::{CreateOptions, OpenOptions, OpenedIndex, Repository};
-use stillpoint_store::{Env, SystemEnv};
+use stillpoint_store::{Env, Error, SystemEnv};
 
 /// What every command works with.
 pub struct Context {
@@ -80,8 +82,16 @@ impl Context {
         self.global.secret.password_fd == Some(0)
     }
 
+    /// The directory of the repository.
+    ///
+    /// # Errors
+    /// As [`location::repository`].
+    pub fn repository_dir(&self) -> Result<PathBuf> {
+        location::repository(&self.global)
+    }
+
     fn backend(&self) -> Result<Arc<dyn Backend>> {
-        Ok(Arc::new(LocalBackend::new(location::repository(&self.global)?)))
+        Ok(Arc::new(LocalBackend::new(self.repository_dir()?)))
     }
 
     fn secret(&self, purpose: Purpose) -> Result<Secret> {
@@ -93,7 +103,12 @@ impl Context {
         OpenOptions {
             cache_dir: location::cache_dir(&self.global),
             index: Arc::new(|dir| {
-                let index = stillpoint_rocks::open(dir)?;
+                let index = stillpoint_rocks::open(dir).map_err(|error| match error {
+                    Error::Io { source, .. } => {
+                        Error::io(failure::OPENING_CACHE, dir.display(), source)
+                    }
+                    other => other,
+                })?;
                 let notice = index.notice();
                 Ok(OpenedIndex { index, notice })
             }),

@@ -4,6 +4,12 @@ use crate::exit;
 use std::io;
 use stillpoint_store::Error;
 
+const TARGET_INTERRUPTED: &str =
+    "files in the target may be half restored: run the command again, it completes them";
+const TARGET_FULL: &str = "the disk of the target is full: free some space there, or choose another target, and run the command again";
+/// What [`Error::Io`] says was done when the cache could not be used.
+pub const OPENING_CACHE: &str = "opening the cache";
+
 /// An error of the command line itself: it names its hint and its exit code.
 #[derive(Debug)]
 pub struct Problem {
@@ -41,6 +47,31 @@ pub fn in_snapshot<T>(result: Result<T, Error>) -> anyhow::Result<T> {
         }
         other => other.into(),
     })
+}
+
+/// As [`in_snapshot`], for a command that writes below `--target`: what stops it there says nothing about the repository.
+pub fn in_target<T>(result: Result<T, Error>) -> anyhow::Result<T> {
+    let (hint, code) = match &result {
+        Err(Error::Cancelled) => (TARGET_INTERRUPTED, exit::INTERRUPTED),
+        Err(Error::Io { source, .. }) if is_full(source) => (TARGET_FULL, exit::FAILED),
+        _ => return in_snapshot(result),
+    };
+    result.map_err(|error| {
+        let message = chain(&error.into());
+        Problem { message, hint: Some(hint.into()), code }.into()
+    })
+}
+
+/// An error while a file outside of the repository was written; `what` says which.
+pub fn while_writing(error: io::Error, what: &str) -> anyhow::Error {
+    if is_full(&error) {
+        return Problem::failed(format!("{what}: {error}"), TARGET_FULL);
+    }
+    anyhow::Error::new(error).context(what.to_owned())
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What a person sees of an error.
@@ -114,6 +145,10 @@ fn advice(error: &Error) -> (Option<String>, u8) {
         }
         Error::Conflict { .. } => (hint("nothing is lost: run the command again"), exit::CONFLICT),
         Error::Invalid(_) => (hint("`--help` explains the options"), exit::USAGE),
+        Error::Io { action, .. } if *action == OPENING_CACHE => (
+            hint("choose another directory with --cache-dir, or do without a cache: --no-cache"),
+            exit::FAILED,
+        ),
         Error::Io { source, .. } => (io_hint(source), exit::FAILED),
         Error::Cancelled => (
             hint("nothing was committed and nothing needs cleaning up; run the command again"),
@@ -166,6 +201,23 @@ mod tests {
         check(Error::io("writing", "pack", io::ErrorKind::StorageFull.into()), 1, "full");
         let newer = Error::Unsupported { object: "config".into(), found: 9, supported: 1 };
         check(newer, 1, "newer version");
+    }
+
+    // What stops a restore is told of the target, not of the repository, and keeps its code.
+    #[test]
+    fn targets_have_hints_of_their_own() {
+        let check = |error: Error, code: u8, part: &str| {
+            let failure = explain(&in_target::<()>(Err(error)).unwrap_err());
+            assert_eq!(failure.code, code, "{failure:?}");
+            assert!(failure.hint.as_deref().unwrap_or("").contains(part), "{failure:?}");
+        };
+        check(Error::Cancelled, 130, "half restored");
+        let full = io::ErrorKind::StorageFull;
+        check(Error::io("writing", "a", full.into()), 1, "disk of the target");
+        check(Error::Invalid("no such path".into()), 1, "stillpoint ls");
+        check(Error::WrongSecret, 12, "passphrase");
+        let failure = explain(&while_writing(full.into(), "writing a"));
+        assert!(failure.hint.unwrap().contains("disk of the target"));
     }
 
     // A cause that is quoted already does not appear twice.

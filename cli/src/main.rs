@@ -11,6 +11,7 @@ mod listing;
 mod location;
 mod output;
 mod progress;
+mod safeguard;
 mod secret;
 mod selection;
 mod signals;

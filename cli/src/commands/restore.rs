@@ -2,9 +2,10 @@
 
 use crate::context::Context;
 use crate::exit::Outcome;
-use crate::failure::in_snapshot;
+use crate::failure::in_target;
 use crate::listing;
 use crate::progress::Progress;
+use crate::safeguard::Request;
 use crate::text;
 use crate::values::{self, SnapshotPath};
 use anyhow::Result;
@@ -48,7 +49,7 @@ pub struct RestoreArgs {
     #[arg(long, value_enum, default_value_t = OverwriteChoice::Always)]
     overwrite: OverwriteChoice,
 
-    /// Remove from the target what the snapshot does not have
+    /// Remove from the target what the snapshot does not have; only for a saved path or what is below it
     #[arg(long)]
     delete: bool,
 
@@ -98,6 +99,16 @@ pub fn run(context: &Context, args: RestoreArgs) -> Result<Outcome> {
     let repository = context.open()?;
     let snapshot = repository.find_snapshot(&args.snapshot.snapshot)?;
     let subtree = listing::key(args.snapshot.path.as_deref(), Path::new(""))?;
+    let request = Request {
+        snapshot: &snapshot,
+        spec: &args.snapshot.snapshot,
+        subtree: &subtree,
+        target: &args.target,
+        delete: args.delete,
+        exclude: &args.exclude,
+        repository: &context.repository_dir()?,
+    };
+    request.check(&repository.reader()?)?;
     let options = RestoreOptions {
         subtree,
         selection: Selection::new(&args.include, &args.exclude)?,
@@ -110,7 +121,7 @@ pub fn run(context: &Context, args: RestoreArgs) -> Result<Outcome> {
         ..RestoreOptions::new(snapshot.record.root, &args.target)
     };
     let progress = Progress::start(&context.output, &context.cancel, "restore");
-    let report = in_snapshot(restore(&repository, &options, &progress));
+    let report = in_target(restore(&repository, &options, &progress));
     let duration = progress.finish();
     let report = report?;
     for warning in &report.warnings {

@@ -8,5 +8,6 @@ mod faults;
 mod index;
 mod json;
 mod manual;
+mod refusals;
 mod secrets;
 mod support;
