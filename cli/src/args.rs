@@ -174,14 +174,12 @@ pub enum Command {
 impl Command {
     /// True where a first Ctrl-C lets the command come to an orderly end; elsewhere it ends the process at once.
     pub fn ends_gracefully(&self) -> bool {
-        matches!(
-            self,
-            Self::Snapshot(_)
-                | Self::Restore(_)
-                | Self::Check(_)
-                | Self::Forget(_)
-                | Self::Prune(_)
-        )
+        match self {
+            Self::Snapshot(_) | Self::Restore(_) | Self::Check(_) => true,
+            Self::Forget(_) | Self::Prune(_) => true,
+            Self::Dump(args) => args.writes_a_file(),
+            _ => false,
+        }
     }
 }
 

@@ -174,6 +174,29 @@ fn a_full_disk_keeps_the_old_snapshots() {
     stillpoint(&["check", "--read-data"]).with_code(0);
 }
 
+// A full disk under the target: the hint is about that disk, and a file that was there keeps its content.
+#[test]
+fn a_full_target_is_told_from_a_full_repository() {
+    if !is_root() {
+        return skipped("mounting a small file system needs root");
+    }
+    let place = Place::new();
+    let at = place.path("small");
+    let Some(_disk) = SmallDisk::mount(&at, "2m") else {
+        return skipped("this machine does not let us mount a tmpfs");
+    };
+    place.file("large", &noise(1, 8 << 20));
+    place.snapshot();
+    fs::write(at.join("dumped"), b"precious").unwrap();
+    let spec = format!("latest:{}", place.source().display());
+    let dump = place.run(["dump", &spec, "large", "--target", "small/dumped"]).with_code(1);
+    dump.says("hint: the disk of the target is full");
+    assert_eq!(fs::read(at.join("dumped")).unwrap(), b"precious");
+    assert_eq!(fs::read_dir(&at).unwrap().count(), 1, "nothing is left behind");
+    let restore = place.run(["restore", &spec, "--target", "small/back"]).with_code(1);
+    restore.says("hint: the disk of the target is full");
+}
+
 // A damaged pack is named, restore refuses to write wrong bytes, and what is whole still restores.
 #[test]
 fn damage_is_named_and_never_restored() {

@@ -109,6 +109,39 @@ fn links_above_saved_paths_stay() {
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
 }
 
+// What a file held stays until all of the new content is there; devices are written to, links are followed.
+#[test]
+fn dump_replaces_whole_files_only() {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    let place = Place::new();
+    place.file("a", &noise(1, 300_000));
+    place.snapshot();
+    let file = format!("{}/a", place.source().display());
+    let out = place.path("out");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("file"), b"precious").unwrap();
+    fs::set_permissions(out.join("file"), fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("file", out.join("link")).unwrap();
+    place.run(["dump", "latest", "/not/there", "--target", "out/file"]).with_code(1);
+    place.run(["dump", "latest", "/not/there", "--target", "out/new"]).with_code(1);
+    place.run(["dump", "nothing", &file, "--target", "out/file"]).with_code(1);
+    assert_eq!(fs::read(out.join("file")).unwrap(), b"precious");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 2, "nothing is left behind");
+
+    place.run(["dump", "latest", &file, "--target", "out/link"]).with_code(0);
+    assert!(fs::read(out.join("file")).unwrap() == noise(1, 300_000));
+    assert!(fs::symlink_metadata(out.join("link")).unwrap().is_symlink());
+    let mode = fs::metadata(out.join("file")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+    place.run(["dump", "latest", &file, "--target", "/dev/null"]).with_code(0);
+    assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    place
+        .run(["dump", "latest", &file, "--target", "/dev/full"])
+        .with_code(1)
+        .says("disk of the target");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 2, "nothing is left behind");
+}
+
 // A cache that cannot be written says how to do without.
 #[test]
 fn an_unusable_cache_has_a_way_out() {
