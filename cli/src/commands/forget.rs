@@ -62,6 +62,10 @@ pub struct ForgetArgs {
     #[arg(short = 'n', long)]
     dry_run: bool,
 
+    /// Let the rules remove all snapshots of a group
+    #[arg(long)]
+    unsafe_allow_remove_all: bool,
+
     /// Remove data that is no longer needed right away
     #[arg(long)]
     prune: bool,
@@ -249,7 +253,26 @@ fn by_rules(
     let plan = plan_retention(&candidates, policy, args.group_by, now, &TimeZone::system());
     let by_id: BTreeMap<_, _> = snapshots.iter().map(|snapshot| (snapshot.id, snapshot)).collect();
     show_plan(context, &plan, &by_id)?;
+    if !args.unsafe_allow_remove_all {
+        keeps_some(&plan)?;
+    }
     Ok(plan.remove().collect())
+}
+
+/// Refuses a plan that leaves nothing of a group: more often a rule that is mistyped than a wish.
+fn keeps_some(plan: &RetentionPlan) -> Result<()> {
+    let emptied =
+        plan.groups.iter().find(|group| group.keep.is_empty() && !group.remove.is_empty());
+    match emptied {
+        None => Ok(()),
+        Some(group) => Err(Problem::failed(
+            format!(
+                "the rules keep no snapshot of {}; nothing was forgotten",
+                title(&group.key).trim_end_matches(':')
+            ),
+            "check the rules (a --keep-tag that no snapshot carries?), or add --unsafe-allow-remove-all",
+        )),
+    }
 }
 
 fn candidate(snapshot: &Snapshot) -> Candidate {

@@ -109,6 +109,28 @@ fn links_above_saved_paths_stay() {
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
 }
 
+// Rules that keep nothing of a group are refused, in a dry run too, unless it is said to be meant.
+#[test]
+fn rules_that_keep_nothing() {
+    let place = Place::new();
+    place.file("a", b"1");
+    place.run(["snapshot", "source", "--tag", "keep"]).with_code(0);
+    place.run(["snapshot", "source", "--host", "other"]).with_code(0);
+    let ids = place.ids();
+    for more in [&["--dry-run"][..], &[], &["--prune"]] {
+        let mut all = vec!["forget", "--keep-tag", "keep"];
+        all.extend(more);
+        let run = place.run(&all).with_code(1).says("host other").says("--unsafe-allow-remove-all");
+        run.says("nothing was forgotten");
+        assert_eq!(place.ids(), ids);
+    }
+    place.run(["forget", "--keep-tag", "keep", "--unsafe-allow-remove-all"]).with_code(0);
+    assert_eq!(place.ids(), ids[..1]);
+    place.run(["forget", &ids[0]]).with_code(0);
+    assert_eq!(place.ids().len(), 0, "what is named goes");
+    place.check();
+}
+
 // What a file held stays until all of the new content is there; devices are written to, links are followed.
 #[test]
 fn dump_replaces_whole_files_only() {
