@@ -2,9 +2,11 @@
 
 use crate::args::FilterArgs;
 use crate::json;
+use crate::listing;
 use crate::text;
 use serde::Serialize;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use stillpoint_store::record::Summary;
 use stillpoint_store::repository::Snapshot;
 
@@ -16,11 +18,18 @@ pub fn matches(filter: &FilterArgs, snapshot: &Snapshot) -> bool {
         || filter.tag.iter().any(|set| {
             set.split(',').all(|tag| tag.is_empty() || record.tags.iter().any(|has| has == tag))
         });
-    let paths = filter
-        .path
-        .iter()
-        .all(|path| record.paths.iter().any(|has| has.as_slice() == path.as_os_str().as_bytes()));
+    let paths = filter.path.iter().all(|path| {
+        let wanted = spellings(path);
+        record.paths.iter().any(|has| wanted.iter().any(|path| path == has.as_slice()))
+    });
     host && tags && paths
+}
+
+/// What a snapshot may have recorded for this path: names of streams as they stand, paths as `snapshot` makes them
+/// absolute.
+fn spellings(path: &Path) -> Vec<Vec<u8>> {
+    let absolute = stillpoint_archive::root_key(path).ok().map(|key| listing::path_bytes(&key));
+    absolute.into_iter().chain([path.as_os_str().as_bytes().to_vec()]).collect()
 }
 
 /// The snapshots that pass the filter, oldest first.

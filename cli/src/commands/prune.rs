@@ -106,8 +106,13 @@ fn show(context: &Context, report: &PruneReport, limits: &PruneLimits, dry: bool
     row("young, perhaps being written", report.young_orphans, None);
     row("condemned, waiting for their time", report.waiting, Some(report.waiting_bytes));
     row("condemned earlier, deleted now", report.deleted, Some(report.deleted_bytes));
-    table.lines().into_iter().try_for_each(|line| output.say(line))?;
-    output.say("")?;
+    let other = [report.orphans, report.young_orphans, report.waiting, report.deleted];
+    if plan.drop.is_empty() && plan.rewrite.is_empty() && other == [0; 4] {
+        output.say("nothing to prune")?;
+    } else {
+        table.lines().into_iter().try_for_each(|line| output.say(line))?;
+        output.say("")?;
+    }
     let condemned = plan.drop.len() + plan.rewrite.len();
     if dry {
         output.say("dry run: nothing was changed")?;

@@ -164,6 +164,23 @@ fn dump_replaces_whole_files_only() {
     assert_eq!(fs::read_dir(&out).unwrap().count(), 2, "nothing is left behind");
 }
 
+// However a path is typed, the filter finds what was saved under it; names of streams as they stand.
+#[test]
+fn path_filters_are_normalised() {
+    let place = Place::new();
+    place.file("a", b"1");
+    place.snapshot();
+    place.run(["snapshot", "--command", "db.sql=echo rows"]).with_code(0);
+    let absolute = format!("{}//", place.source().display());
+    for path in ["source", "source/", "./source/.", "source/../source", &absolute, "db.sql"] {
+        let found = place.run(["snapshots", "--json", "--path", path]).with_code(0);
+        assert_eq!(found.stdout.lines().count(), 1, "{path}: {found:#?}");
+    }
+    let show = place.run(["forget", "--keep-last", "1", "-n", "--path", "source/"]).with_code(0);
+    show.prints("keep ");
+    place.run(["prune"]).with_code(0).prints("nothing to prune");
+}
+
 // A cache that cannot be written says how to do without.
 #[test]
 fn an_unusable_cache_has_a_way_out() {
