@@ -23,6 +23,8 @@ pub struct SharedIndex {
     moving: Mutex<()>,
     /// Raised once the index was rebuilt because something was missing from it.
     healed: Mutex<bool>,
+    /// The user was told on opening why the index is new.
+    told: bool,
 }
 
 impl SharedIndex {
@@ -78,7 +80,7 @@ impl Repository {
         let shared = self.opened_index()?;
         {
             let _moving = shared.moving();
-            self.bring_up(&*shared.index, view)?;
+            self.bring_up(&shared, view)?;
         }
         Ok(shared)
     }
@@ -88,23 +90,23 @@ impl Repository {
         if let Some(shared) = &*slot {
             return Ok(Arc::clone(shared));
         }
-        let index: Box<dyn Index> = match &self.options.cache_dir {
-            None => Box::new(MemoryIndex::new()),
+        let (index, notice) = match &self.options.cache_dir {
+            None => (Box::new(MemoryIndex::new()) as Box<dyn Index>, None),
             Some(dir) => {
                 let opened = (self.options.index)(&dir.join("index"))?;
-                if let Some(notice) = opened.notice {
-                    self.note(notice);
-                }
-                opened.index
+                (opened.index, opened.notice)
             }
         };
-        let shared =
-            Arc::new(SharedIndex { index, moving: Mutex::new(()), healed: Mutex::new(false) });
+        let told = notice.is_some();
+        notice.into_iter().for_each(|notice| self.note(notice));
+        let (moving, healed) = (Mutex::new(()), Mutex::new(false));
+        let shared = Arc::new(SharedIndex { index, moving, healed, told });
         *slot = Some(Arc::clone(&shared));
         Ok(shared)
     }
 
-    fn bring_up(self: &Arc<Self>, index: &dyn Index, view: &HeadView) -> Result<()> {
+    fn bring_up(self: &Arc<Self>, shared: &SharedIndex, view: &HeadView) -> Result<()> {
+        let index = &*shared.index;
         let wanted = view.index_state();
         let state = match index.state() {
             Err(error) if error.is_damage() => {
@@ -133,8 +135,25 @@ impl Repository {
                 self.note("the index was ahead of the repository and was rebuilt".into());
                 self.rebuild(index, view)
             }
-            None => self.rebuild(index, view),
+            None => {
+                self.note_missing_index(shared.told);
+                self.rebuild(index, view)
+            }
         }
+    }
+
+    /// Notes that an index which this host has had is gone. A host that never had one hears nothing.
+    fn note_missing_index(&self, told: bool) {
+        let Some(dir) = &self.options.cache_dir else { return };
+        let had = dir.join("index-made");
+        if had.exists() {
+            if !told {
+                self.note("the index was missing and was rebuilt".into());
+            }
+            return;
+        }
+        // A cache that cannot be written only loses this message.
+        let _ = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(had, []));
     }
 
     /// Adds what the catalogue of `view` has and the one that the index reflects had not.
