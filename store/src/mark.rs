@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use std::collections::HashMap;
 
 /// Footers that are read at the same time.
-const FOOTERS_AT_ONCE: usize = 32;
+pub(crate) const FOOTERS_AT_ONCE: usize = 32;
 
 /// What tree nodes refer to, gathered from the footers of packs that hold nodes.
 pub(crate) struct References<'a> {

@@ -249,7 +249,7 @@ fn by_rules(
     snapshots: &[Snapshot],
 ) -> Result<Vec<SnapshotId>> {
     let now = context.env().now();
-    let candidates: Vec<_> = snapshots.iter().map(candidate).collect();
+    let candidates: Vec<_> = snapshots.iter().map(Candidate::from).collect();
     let plan = plan_retention(&candidates, policy, args.group_by, now, &TimeZone::system());
     let by_id: BTreeMap<_, _> = snapshots.iter().map(|snapshot| (snapshot.id, snapshot)).collect();
     show_plan(context, &plan, &by_id)?;
@@ -272,18 +272,6 @@ fn keeps_some(plan: &RetentionPlan) -> Result<()> {
             ),
             "check the rules (a --keep-tag that no snapshot carries?), or add --unsafe-allow-remove-all",
         )),
-    }
-}
-
-fn candidate(snapshot: &Snapshot) -> Candidate {
-    let record = &snapshot.record;
-    Candidate {
-        id: snapshot.id,
-        time: record.time,
-        host: record.host.clone(),
-        paths: record.paths.iter().map(|path| path.to_vec()).collect(),
-        tags: record.tags.clone(),
-        protected: false,
     }
 }
 

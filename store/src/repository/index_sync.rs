@@ -7,14 +7,12 @@ use crate::catalogue::{CatalogueSchema, Key, PackEntry, decode_value};
 use crate::error::{Error, Result};
 use crate::id::{ObjectName, PackId};
 use crate::index::{Index, IndexState, Location, MemoryIndex};
+use crate::mark::FOOTERS_AT_ONCE;
 use crate::pack::{Footer, read_footer};
 use crate::tree;
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex, MutexGuard};
 use stillpoint_chunker::ChunkId;
-
-/// Footers that are read at the same time during a rebuild.
-const FOOTERS_AT_ONCE: usize = 32;
 
 /// The repository's index, shared by everything that works on it in this process.
 pub struct SharedIndex {

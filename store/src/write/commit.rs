@@ -210,14 +210,7 @@ impl Writer {
     /// Starts new lanes whose packs are born under the newest head.
     fn restart_lanes(&self, state: &mut State) -> Result<()> {
         let born = self.repository.head()?.seq();
-        let mut seed = [0u8; 32];
-        self.repository.env.fill_random(&mut seed);
-        let start = LaneStart {
-            born,
-            verify: self.options.verify,
-            frame_target_bytes: self.options.frame_target_bytes,
-            seed,
-        };
+        let start = LaneStart::draw(&self.repository, &self.options, born);
         let lane = |kind| Lane::start(&self.repository, kind, start, &self.pool, &self.finished);
         state.data.flush()?;
         state.nodes.flush()?;

@@ -1,5 +1,6 @@
 //! One stream of packs: fills frames with chunks, and appends them to packs in that order.
 
+use super::WriteOptions;
 use super::pool::{FilledFrame, Pending, Pool};
 use crate::env::DerivedEnv;
 use crate::error::{Error, Result};
@@ -58,6 +59,16 @@ pub(super) struct LaneStart {
     pub frame_target_bytes: usize,
     /// Secret from which the packs' randomness is drawn.
     pub seed: [u8; 32],
+}
+
+impl LaneStart {
+    /// The start of lanes whose packs are born under head number `born`, with a fresh secret.
+    pub fn draw(repository: &Repository, options: &WriteOptions, born: u64) -> Self {
+        let mut seed = [0u8; 32];
+        repository.env.fill_random(&mut seed);
+        let WriteOptions { verify, frame_target_bytes, .. } = *options;
+        Self { born, verify, frame_target_bytes, seed }
+    }
 }
 
 fn empty_frame(kind: ChunkKind) -> FilledFrame {

@@ -134,15 +134,8 @@ impl Repository {
             id_node: self.domain.id_key(ChunkKind::Node).clone(),
         };
         let pool = Arc::new(Pool::start(options.threads, &rules, self.cancel()));
-        let mut seed = [0u8; 32];
-        self.env.fill_random(&mut seed);
         let finished = Finished::default();
-        let start = LaneStart {
-            born: view.seq(),
-            verify: options.verify,
-            frame_target_bytes: options.frame_target_bytes,
-            seed,
-        };
+        let start = LaneStart::draw(self, &options, view.seq());
         let lane = |kind| Lane::start(self, kind, start, &pool, &finished);
         let state = State {
             data: lane(ChunkKind::Data),
