@@ -133,7 +133,7 @@ impl Repository {
                 let session = writer.insert(session);
                 session.move_chunks(&base, &verdict.moving)?;
             } else if let Some(session) = &writer {
-                session.drop_void(&base)?;
+                session.settle_packs(&base)?;
                 session.make_durable()?;
             }
             let edit = self.condemning(&base, &verdict, &orphans, writer.as_ref())?;
@@ -334,7 +334,7 @@ impl Writer {
     fn move_chunks(&self, base: &HeadView, moving: &BTreeMap<PackId, IdSet>) -> Result<()> {
         let repository = self.repository();
         let reader = repository.reader()?;
-        self.drop_void(base)?;
+        self.settle_packs(base)?;
         for (pack, wanted) in moving {
             repository.cancel().check()?;
             let entry = base.packs()?.get(pack).copied().expect("the plan names live packs");

@@ -279,9 +279,22 @@ impl Writer {
         state.nodes.flush()
     }
 
-    /// Stores again what lies in own packs that can no longer become live.
-    pub(crate) fn drop_void(&self, base: &HeadView) -> Result<()> {
-        self.drop_void_packs(&mut self.state(), base)
+    /// Looks at the session's packs under another head: what lies in those that can no longer become live is stored
+    /// again, and those that an attempt without an answer has made live belong to the repository. What they
+    /// hold is not the session's any more, or a prune would condemn the only pack of a chunk and believe that it
+    /// holds the chunk itself.
+    pub(crate) fn settle_packs(&self, base: &HeadView) -> Result<()> {
+        let mut state = self.state();
+        let live = base.packs()?;
+        let mut finished = self.finished.lock().expect("no panic while listed");
+        for pack in finished.iter().filter(|pack| live.contains_key(&pack.summary.id)) {
+            for id in pack.ids() {
+                state.own.remove(&id);
+            }
+        }
+        finished.retain(|pack| !live.contains_key(&pack.summary.id));
+        drop(finished);
+        self.drop_void_packs(&mut state, base)
     }
 
     /// Puts the session's packs into an edit.

@@ -162,3 +162,29 @@ fn a_prune_that_lost_a_race_keeps_what_it_wrote() {
     assert_whole(&repository);
     assert_whole(&lab::open(&inner, &env).unwrap());
 }
+
+/// A prune whose answer is lost, and after which somebody forgets what its new packs hold in part, looks at these packs
+/// as at any other: what is still needed of them is moved, not left in packs that it condemns itself.
+#[test]
+fn a_prune_with_a_lost_answer_does_not_condemn_what_it_believes_to_hold() {
+    let (inner, env) = memory();
+    let meddled = Arc::new(Meddled { inner: Arc::clone(&inner), plan: Mutex::default() });
+    let backend: Arc<dyn Backend> = meddled.clone();
+    let repository = lab::create(&backend, &env);
+    let every = |step: u64| files((0..80).filter(|seed| seed % step == 0));
+    let all = snapshot(&repository, &every(1)).unwrap();
+    let third = snapshot(&repository, &every(3)).unwrap();
+    let sixth = snapshot(&repository, &every(6)).unwrap();
+    repository.forget(&[all]).unwrap();
+    let other = lab::open(&inner, &env).unwrap();
+    *meddled.plan.lock().unwrap() = Plan {
+        before: None,
+        after: Some(Box::new(move || {
+            assert_eq!(other.forget(&[third]).unwrap(), [third]);
+        })),
+        answer_lost: true,
+    };
+    repository.prune(&prune_now()).unwrap();
+    assert_whole(&lab::open(&inner, &env).unwrap());
+    assert_eq!(restore_by_id(&repository, sixth).unwrap(), every(6));
+}
