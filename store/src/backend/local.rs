@@ -13,7 +13,7 @@ mod temp;
 
 use super::{Backend, ObjectBytes, ObjectWriter, Swap};
 use crate::error::{Error, Result};
-use crate::id::{ObjectKind, ObjectName};
+use crate::id::{ObjectKind, ObjectName, PackId};
 use crate::limits::RECORD_BYTES_MAX;
 use durable::Existing;
 use maps::OpenPacks;
@@ -22,8 +22,8 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use temp::TempFile;
 
 const HEAD: &str = "head";
@@ -35,7 +35,7 @@ const FOLDERS: [&str; 5] = ["keys", PACKS, "catalogue", "snapshots", TEMP];
 /// A backend on a directory of a local or mounted file system.
 pub struct LocalBackend {
     root: PathBuf,
-    packs: OpenPacks,
+    packs: Arc<OpenPacks>,
     /// All folders exist and are durable.
     prepared: Mutex<bool>,
     /// The folder could not be synced after the head was renamed: the head that can be read may not be durable.
@@ -49,7 +49,7 @@ impl LocalBackend {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
-            packs: OpenPacks::default(),
+            packs: Arc::default(),
             prepared: Mutex::new(false),
             head_unsettled: AtomicBool::new(false),
             head_read: AtomicBool::new(false),
@@ -86,6 +86,14 @@ impl LocalBackend {
         }
         durable::sync_folder(&packs)?;
         durable::sync_folder(&self.root)
+    }
+
+    fn writer(&self, name: &ObjectName, existing: Existing) -> Result<LocalWriter> {
+        self.prepare()?;
+        let target = self.path(name);
+        let purpose = target.file_name().and_then(|leaf| leaf.to_str()).unwrap_or("object");
+        let temp = TempFile::create(&self.root.join(TEMP), purpose)?;
+        Ok(LocalWriter { temp, target, existing, replaced: None })
     }
 
     fn load_head(&self) -> Result<Option<Vec<u8>>> {
@@ -162,6 +170,9 @@ impl LocalBackend {
 struct LocalWriter {
     temp: TempFile,
     target: PathBuf,
+    existing: Existing,
+    /// Where the pack that is replaced may still be open.
+    replaced: Option<(Arc<OpenPacks>, PackId)>,
 }
 
 impl ObjectWriter for LocalWriter {
@@ -170,7 +181,11 @@ impl ObjectWriter for LocalWriter {
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
-        self.temp.publish(&self.target, Existing::Keep)
+        self.temp.publish(&self.target, self.existing)?;
+        if let Some((packs, id)) = self.replaced {
+            packs.forget(id);
+        }
+        Ok(())
     }
 }
 
@@ -189,11 +204,15 @@ impl Backend for LocalBackend {
     }
 
     fn create(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>> {
-        self.prepare()?;
-        let target = self.path(name);
-        let purpose = target.file_name().and_then(|leaf| leaf.to_str()).unwrap_or("object");
-        let temp = TempFile::create(&self.root.join(TEMP), purpose)?;
-        Ok(Box::new(LocalWriter { temp, target }))
+        Ok(Box::new(self.writer(name, Existing::Keep)?))
+    }
+
+    fn replace(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>> {
+        let mut writer = self.writer(name, Existing::Replace)?;
+        if let ObjectName::Pack(id) = name {
+            writer.replaced = Some((Arc::clone(&self.packs), *id));
+        }
+        Ok(Box::new(writer))
     }
 
     fn read(&self, name: &ObjectName, range: Range<u64>) -> Result<ObjectBytes> {

@@ -58,6 +58,10 @@ impl MemoryBackend {
         self.lock().head = head;
     }
 
+    fn writer(&self, name: &ObjectName, replaces: bool) -> Box<dyn ObjectWriter> {
+        Box::new(MemoryWriter { store: self.clone(), name: *name, bytes: Vec::new(), replaces })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().expect("no panic while the contents are locked")
     }
@@ -67,6 +71,8 @@ struct MemoryWriter {
     store: MemoryBackend,
     name: ObjectName,
     bytes: Vec<u8>,
+    /// Takes the place of what has the name.
+    replaces: bool,
 }
 
 impl ObjectWriter for MemoryWriter {
@@ -77,7 +83,7 @@ impl ObjectWriter for MemoryWriter {
 
     fn finish(self: Box<Self>) -> Result<()> {
         let mut contents = self.store.lock();
-        if contents.objects.contains_key(&self.name) {
+        if !self.replaces && contents.objects.contains_key(&self.name) {
             return Err(Error::AlreadyExists { location: self.name.to_string() });
         }
         contents.objects.insert(self.name, Arc::new(self.bytes));
@@ -98,7 +104,11 @@ impl Backend for MemoryBackend {
     }
 
     fn create(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>> {
-        Ok(Box::new(MemoryWriter { store: self.clone(), name: *name, bytes: Vec::new() }))
+        Ok(self.writer(name, false))
+    }
+
+    fn replace(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>> {
+        Ok(self.writer(name, true))
     }
 
     fn read(&self, name: &ObjectName, range: Range<u64>) -> Result<ObjectBytes> {

@@ -78,6 +78,14 @@ pub trait Backend: Send + Sync {
     /// Starts a new object.
     fn create(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>>;
 
+    /// Starts an object that takes the place of whatever has its name, at once and whole, when it is finished. Only for
+    /// putting back the very bytes that the name has always meant: healing a damaged object is the one exception from
+    /// 'written once'. Until `finish` returns, what has the name keeps it.
+    ///
+    /// # Errors
+    /// `finish` never gives `AlreadyExists`.
+    fn replace(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>>;
+
     /// Reads a range of an object. A range beyond its end is `Damaged` (the object is too short).
     ///
     /// # Errors

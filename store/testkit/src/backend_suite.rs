@@ -33,11 +33,12 @@ const THREADS: u8 = 8;
 /// # Panics
 /// Where the backend does not do what the trait promises.
 pub fn backend_suite(make: impl Fn() -> BackendFixture) {
-    let checks: [(&str, fn(&BackendFixture)); 10] = [
+    let checks: [(&str, fn(&BackendFixture)); 11] = [
         ("objects come back whole and in ranges", objects_come_back),
         ("large objects come back", large_objects_come_back),
         ("an unfinished object leaves nothing", unfinished_leaves_nothing),
         ("a taken name is never reused", taken_names_stay),
+        ("bytes are put back whole", replacing_is_whole),
         ("lists are complete", lists_are_complete),
         ("removal is idempotent", removal_is_idempotent),
         ("the head swaps", head_swaps),
@@ -158,6 +159,34 @@ fn taken_names_stay(fixture: &BackendFixture) {
         assert!(matches!(again, Err(Error::AlreadyExists { .. })));
         assert_eq!(&*backend.read(&name, 0..5).unwrap(), b"first");
         assert_eq!(backend.size_bytes(&name).unwrap(), Some(5));
+    }
+}
+
+fn replacing_is_whole(fixture: &BackendFixture) {
+    let backend = (fixture.open)();
+    for kind in KINDS {
+        let name = name(kind, 9);
+        let (damaged, good) = (vec![1; 200_000], vec![2; 200_000]);
+        put(&*backend, &name, &damaged).unwrap();
+        let window = backend.read(&name, 0..200_000).unwrap();
+        for finished in [false, true] {
+            let mut writer = backend.replace(&name).unwrap();
+            writer.write(&good).unwrap();
+            assert_eq!(&*backend.read(&name, 0..200_000).unwrap(), &damaged[..]);
+            if finished {
+                writer.finish().unwrap();
+            }
+        }
+        for handle in [backend.clone(), (fixture.open)()] {
+            assert_eq!(&*handle.read(&name, 0..200_000).unwrap(), &good[..]);
+            assert_eq!(handle.list(kind).unwrap(), [(name, 200_000)]);
+        }
+        assert_eq!(&*window, &damaged[..], "bytes stay readable after they were replaced");
+        backend.remove(&name).unwrap();
+        let mut writer = backend.replace(&name).unwrap();
+        writer.write(&good).unwrap();
+        writer.finish().unwrap();
+        assert_eq!(backend.size_bytes(&name).unwrap(), Some(200_000), "a lost object comes back");
     }
 }
 

@@ -109,6 +109,10 @@ impl CrashBackend {
         images
     }
 
+    fn writer(&self, name: &ObjectName, inner: Box<dyn ObjectWriter>) -> Box<dyn ObjectWriter> {
+        Box::new(CrashWriter { backend: self.clone(), name: *name, bytes: Vec::new(), inner })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Trace> {
         self.trace.lock().expect("no panic while the trace is locked")
     }
@@ -253,8 +257,11 @@ impl Backend for CrashBackend {
     }
 
     fn create(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>> {
-        let inner = self.inner.create(name)?;
-        Ok(Box::new(CrashWriter { backend: self.clone(), name: *name, bytes: Vec::new(), inner }))
+        Ok(self.writer(name, self.inner.create(name)?))
+    }
+
+    fn replace(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>> {
+        Ok(self.writer(name, self.inner.replace(name)?))
     }
 
     fn read(&self, name: &ObjectName, range: Range<u64>) -> Result<ObjectBytes> {

@@ -14,7 +14,7 @@ use stillpoint_store::{Error, ObjectKind, ObjectName, Result};
 pub enum CallKind {
     /// [`Backend::initialise`].
     Initialise,
-    /// [`Backend::create`].
+    /// [`Backend::create`] and [`Backend::replace`].
     Create,
     /// [`ObjectWriter::write`].
     Write,
@@ -249,6 +249,11 @@ impl Backend for FaultBackend {
 
     fn create(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>> {
         let inner = self.call(CallKind::Create, name, || self.inner.create(name))?;
+        Ok(Box::new(FaultWriter { backend: self.clone(), name: *name, inner }))
+    }
+
+    fn replace(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>> {
+        let inner = self.call(CallKind::Create, name, || self.inner.replace(name))?;
         Ok(Box::new(FaultWriter { backend: self.clone(), name: *name, inner }))
     }
 

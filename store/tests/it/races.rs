@@ -38,6 +38,10 @@ impl Backend for Meddled {
         self.inner.create(name)
     }
 
+    fn replace(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>> {
+        self.inner.replace(name)
+    }
+
     fn read(&self, name: &ObjectName, range: Range<u64>) -> Result<ObjectBytes> {
         self.inner.read(name, range)
     }

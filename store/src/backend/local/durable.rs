@@ -17,7 +17,7 @@ const FOLDER_MODE: u32 = 0o700;
 pub(super) enum Existing {
     /// Give `AlreadyExists`.
     Keep,
-    /// Replace it atomically (the head alone).
+    /// Replace it atomically (the head, and objects that are healed).
     Replace,
 }
 

@@ -34,6 +34,22 @@ fn an_object_is_synced_before_and_its_folder_after_the_rename() {
     assert_eq!(fs::read_dir(backend.root.join(TEMP)).unwrap().count(), 0);
 }
 
+/// Bytes that are put back go the same way: whoever reads meanwhile, or after a power failure, sees either whole object.
+#[test]
+fn a_replaced_object_is_synced_before_it_gets_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = new_backend(&dir);
+    put(&backend, &pack(7), b"flipped").unwrap();
+    let mut writer = backend.replace(&pack(7)).unwrap();
+    writer.write(b"healed!").unwrap();
+    take_steps();
+    writer.finish().unwrap();
+    let kinds: Vec<Step> = take_steps().iter().map(|(step, _)| *step).collect();
+    assert_eq!(kinds, [Step::SyncFile, Step::Rename, Step::SyncFolder]);
+    assert_eq!(&*backend.read(&pack(7), 0..7).unwrap(), b"healed!");
+    assert_eq!(fs::read_dir(backend.root.join(TEMP)).unwrap().count(), 0);
+}
+
 /// The head goes the same way, and a removal waits for the head that was read before it.
 #[test]
 fn the_head_is_durable_before_a_removal() {
