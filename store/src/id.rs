@@ -98,6 +98,14 @@ random_id!(
     SlotId
 );
 random_id!(
+    /// The name of a parity object; never used twice.
+    ParityId
+);
+random_id!(
+    /// A group of packs that are protected together.
+    GroupId
+);
+random_id!(
     /// One attempt to change the head; lets a writer recognise its own commit after an ambiguous answer.
     TransactionId
 );
@@ -145,6 +153,8 @@ pub enum ObjectKind {
     Catalogue,
     /// `snapshots/<snapshot>`: one sealed snapshot record.
     Snapshot,
+    /// `parity/<parity>`: what heals lost packs of one group.
+    Parity,
 }
 
 /// The name of one immutable object. The mutable head is not an object; see [`crate::backend::Backend::read_head`].
@@ -160,6 +170,8 @@ pub enum ObjectName {
     Catalogue(NodeId),
     /// A snapshot record.
     Snapshot(SnapshotId),
+    /// A parity object.
+    Parity(ParityId),
 }
 
 impl ObjectName {
@@ -171,6 +183,7 @@ impl ObjectName {
             Self::Pack(_) => ObjectKind::Pack,
             Self::Catalogue(_) => ObjectKind::Catalogue,
             Self::Snapshot(_) => ObjectKind::Snapshot,
+            Self::Parity(_) => ObjectKind::Parity,
         }
     }
 
@@ -186,6 +199,7 @@ impl ObjectName {
             }
             Self::Catalogue(id) => format!("catalogue/{id}"),
             Self::Snapshot(id) => format!("snapshots/{id}"),
+            Self::Parity(id) => format!("parity/{id}"),
         }
     }
 
@@ -206,6 +220,7 @@ impl ObjectName {
                 Self::Catalogue(NodeId::from_bytes(bytes))
             }
             ("snapshots", Some(hex), None) => Self::Snapshot(SnapshotId::from_hex(hex)?),
+            ("parity", Some(hex), None) => Self::Parity(ParityId::from_hex(hex)?),
             _ => return None,
         };
         parts.next().is_none().then_some(name)

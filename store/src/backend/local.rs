@@ -1,7 +1,7 @@
 //! A repository in a local directory.
 //!
 //! ```text
-//! config  head  head.lock  keys/  packs/00/ .. packs/ff/  catalogue/  snapshots/  tmp/
+//! config  head  head.lock  keys/  packs/00/ .. packs/ff/  catalogue/  snapshots/  parity/  tmp/
 //! ```
 //! An object is written to `tmp/`, synced, renamed to its name without ever replacing anything, and its folder is
 //! synced; only then it counts. The head is replaced under an exclusive `flock` of `head.lock`. Files get mode 0600,
@@ -30,7 +30,8 @@ const HEAD: &str = "head";
 const HEAD_LOCK: &str = "head.lock";
 const PACKS: &str = "packs";
 const TEMP: &str = "tmp";
-const FOLDERS: [&str; 5] = ["keys", PACKS, "catalogue", "snapshots", TEMP];
+const PARITY: &str = "parity";
+const FOLDERS: [&str; 6] = ["keys", PACKS, "catalogue", "snapshots", PARITY, TEMP];
 
 /// A backend on a directory of a local or mounted file system.
 pub struct LocalBackend {
@@ -147,6 +148,13 @@ impl LocalBackend {
         }
     }
 
+    /// True where this folder is not there, but a repository is.
+    fn lacks_only(&self, folder: &str) -> bool {
+        let is_absent = fs::symlink_metadata(self.root.join(folder))
+            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        is_absent && self.root.join(PACKS).is_dir()
+    }
+
     fn list_folder(&self, folder: &str, found: &mut Vec<(ObjectName, u64)>) -> Result<()> {
         let path = self.root.join(folder);
         let failed = |error| Error::io("listing", path.display(), error);
@@ -248,6 +256,9 @@ impl Backend for LocalBackend {
             ObjectKind::Key => self.list_folder("keys", &mut found)?,
             ObjectKind::Catalogue => self.list_folder("catalogue", &mut found)?,
             ObjectKind::Snapshot => self.list_folder("snapshots", &mut found)?,
+            // A repository that is older than parity gets the folder with its next write.
+            ObjectKind::Parity if self.lacks_only(PARITY) => {}
+            ObjectKind::Parity => self.list_folder(PARITY, &mut found)?,
             ObjectKind::Pack => {
                 let packs = self.root.join(PACKS);
                 let failed = |error| Error::io("listing", packs.display(), error);

@@ -6,7 +6,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use stillpoint_store::backend::{Backend, Swap, put, read_whole};
-use stillpoint_store::id::SlotId;
+use stillpoint_store::id::{ParityId, SlotId};
 use stillpoint_store::{Error, NodeId, ObjectKind, ObjectName, PackId, SnapshotId};
 
 /// One empty place for a repository.
@@ -17,12 +17,13 @@ pub struct BackendFixture {
     pub guard: Box<dyn Any>,
 }
 
-const KINDS: [ObjectKind; 5] = [
+const KINDS: [ObjectKind; 6] = [
     ObjectKind::Config,
     ObjectKind::Key,
     ObjectKind::Pack,
     ObjectKind::Catalogue,
     ObjectKind::Snapshot,
+    ObjectKind::Parity,
 ];
 /// Larger than any buffer or mapping threshold of an implementation.
 const LARGE_BYTES: usize = 3 << 20;
@@ -64,6 +65,7 @@ fn name(kind: ObjectKind, number: u8) -> ObjectName {
         ObjectKind::Pack => ObjectName::Pack(PackId::from_bytes([number; 16])),
         ObjectKind::Catalogue => ObjectName::Catalogue(NodeId::from_bytes([number; 32])),
         ObjectKind::Snapshot => ObjectName::Snapshot(SnapshotId::from_bytes([number; 16])),
+        ObjectKind::Parity => ObjectName::Parity(ParityId::from_bytes([number; 16])),
     }
 }
 

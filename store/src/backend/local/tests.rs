@@ -195,8 +195,12 @@ fn listing_skips_foreign_names_and_reports_failures() {
     fs::create_dir(backend.root.join(pack(2).path())).unwrap();
     fs::copy(backend.path(&pack(1)), backend.root.join("packs/02").join("01".repeat(16))).unwrap();
     assert_eq!(backend.list(ObjectKind::Pack).unwrap(), [(pack(1), 5)]);
+    fs::remove_dir(backend.root.join("parity")).unwrap();
+    assert_eq!(backend.list(ObjectKind::Parity).unwrap(), [], "a repository without parity");
     fs::remove_dir(backend.root.join("snapshots")).unwrap();
     assert!(matches!(backend.list(ObjectKind::Snapshot), Err(Error::Io { .. })));
+    fs::remove_dir_all(backend.root.join("packs")).unwrap();
+    assert!(matches!(backend.list(ObjectKind::Parity), Err(Error::Io { .. })), "no repository");
 }
 
 /// A name that is a folder or a FIFO is damage, and reading it does not hang.
