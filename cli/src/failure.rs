@@ -143,6 +143,10 @@ fn advice(error: &Error) -> (Option<String>, u8) {
         Error::NoSuchSnapshot { .. } => {
             (hint("`stillpoint snapshots` lists what there is"), exit::FAILED)
         }
+        Error::Protected { .. } => (
+            hint("nothing was forgotten: leave it out, or run `stillpoint unprotect` first"),
+            exit::FAILED,
+        ),
         Error::Conflict { .. } => (hint("nothing is lost: run the command again"), exit::CONFLICT),
         Error::Invalid(_) => (hint("`--help` explains the options"), exit::USAGE),
         Error::Io { action, .. } if *action == OPENING_CACHE => (

@@ -1,4 +1,4 @@
-//! The catalogue: the sorted tree of live snapshots, live packs and tombstones that a head names.
+//! The catalogue: the sorted tree of snapshots, packs and tombstones that a head names, and what is known of them.
 //!
 //! Its nodes are objects of their own, named by the head's sequence number under which they were written and a
 //! keyed hash. So a node that no head names, and that was written under a head since replaced, can never
@@ -47,30 +47,46 @@ impl Schema for CatalogueSchema {
 /// A key of the catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
+    // In the order of the letters: edits are applied in the order of the encoded keys.
+    /// A forgotten snapshot that can still be taken back.
+    Forgotten(SnapshotId),
+    /// A chunk that a snapshot needs and that is in no pack any more.
+    Lost(ChunkId),
     /// A live pack.
     Pack(PackId),
     /// A live snapshot.
     Snapshot(SnapshotId),
     /// A condemned pack: it may still exist, and its name never lives again.
     Tombstone(PackId),
+    /// When a live pack was last verified whole.
+    Verified(PackId),
 }
 
 impl Key {
+    /// First byte of the keys of forgotten snapshots.
+    pub const FORGOTTEN: u8 = b'f';
+    /// First byte of the keys of lost chunks.
+    pub const LOST: u8 = b'l';
     /// First byte of the keys of packs.
     pub const PACKS: u8 = b'p';
     /// First byte of the keys of snapshots.
     pub const SNAPSHOTS: u8 = b's';
     /// First byte of the keys of tombstones.
     pub const TOMBSTONES: u8 = b't';
+    /// First byte of the keys of verifications.
+    pub const VERIFIED: u8 = b'v';
 
-    /// The encoded key: one letter and sixteen bytes.
+    /// The encoded key: one letter and an id (16 bytes; 32 for a chunk).
     pub fn encode(&self) -> Vec<u8> {
-        let (letter, id) = match self {
+        let (letter, id): (u8, &[u8]) = match self {
+            Self::Forgotten(id) => (Self::FORGOTTEN, id.as_bytes()),
+            Self::Lost(id) => (Self::LOST, id.as_bytes()),
             Self::Pack(id) => (Self::PACKS, id.as_bytes()),
             Self::Snapshot(id) => (Self::SNAPSHOTS, id.as_bytes()),
             Self::Tombstone(id) => (Self::TOMBSTONES, id.as_bytes()),
+            Self::Verified(id) => (Self::VERIFIED, id.as_bytes()),
         };
-        let mut key = Vec::with_capacity(17);
+        let mut key = Vec::with_capacity(1 + id.len());
         key.push(letter);
         key.extend_from_slice(id);
         key
@@ -83,8 +99,14 @@ impl Key {
     pub fn decode(key: &[u8]) -> Result<Self> {
         let (letter, rest) =
             key.split_first().ok_or_else(|| Error::damaged("catalogue", "an empty key"))?;
+        if *letter == Self::LOST {
+            let id: [u8; 32] = crate::id::array(rest, "catalogue key")?;
+            return Ok(Self::Lost(ChunkId::from_bytes(id)));
+        }
         let id: [u8; 16] = crate::id::array(rest, "catalogue key")?;
         match *letter {
+            Self::FORGOTTEN => Ok(Self::Forgotten(SnapshotId::from_bytes(id))),
+            Self::VERIFIED => Ok(Self::Verified(PackId::from_bytes(id))),
             Self::PACKS => Ok(Self::Pack(PackId::from_bytes(id))),
             Self::SNAPSHOTS => Ok(Self::Snapshot(SnapshotId::from_bytes(id))),
             Self::TOMBSTONES => Ok(Self::Tombstone(PackId::from_bytes(id))),
@@ -125,6 +147,43 @@ pub struct SnapshotEntry {
     /// When it was committed, by the committer's clock.
     #[serde(rename = "c")]
     pub committed: Timestamp,
+    /// It cannot be forgotten until somebody takes this back.
+    #[serde(rename = "p", default, skip_serializing_if = "is_false")]
+    pub protected: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// What the catalogue says of a forgotten snapshot. Its data stays whole until a prune removes this entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgottenEntry {
+    /// What it was when it was live.
+    #[serde(rename = "e")]
+    pub entry: SnapshotEntry,
+    /// When it was forgotten, by the forgetter's clock. Only decides how long it can be taken back.
+    #[serde(rename = "c")]
+    pub forgotten: Timestamp,
+    /// Sequence number of the head that forgot it.
+    #[serde(rename = "s")]
+    pub seq: u64,
+}
+
+/// What the catalogue says of a chunk that is in no pack any more although a snapshot needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostEntry {
+    /// When a repair gave it up.
+    #[serde(rename = "c")]
+    pub noticed: Timestamp,
+}
+
+/// When a live pack was last read and verified whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifiedEntry {
+    /// By the clock of who verified it.
+    #[serde(rename = "c")]
+    pub time: Timestamp,
 }
 
 /// What the catalogue says of a condemned pack.

@@ -54,6 +54,12 @@ pub enum Error {
         /// What was asked for and what there is.
         detail: String,
     },
+    /// The snapshot is protected from being forgotten. Next: take the protection back, or leave it out.
+    #[error("snapshot {} is protected", snapshot.short())]
+    Protected {
+        /// The first protected one of those named.
+        snapshot: SnapshotId,
+    },
     /// A length or count exceeds its named limit; refused before anything was allocated.
     #[error("{object}: {what} {found} exceeds the limit of {limit}")]
     LimitExceeded {

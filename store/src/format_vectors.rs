@@ -1,7 +1,10 @@
 //! The hex vectors of FORMAT.md: each decodes to what the page says, and is written again byte for byte.
 
 use crate::backend::{Backend, MemoryBackend};
-use crate::catalogue::{PackEntry, SnapshotEntry, Tombstone, decode_value, encode_value};
+use crate::catalogue::{
+    ForgottenEntry, LostEntry, PackEntry, SnapshotEntry, Tombstone, VerifiedEntry, decode_value,
+    encode_value,
+};
 use crate::crypto::test_env::SeededEnv;
 use crate::crypto::{Aead, DomainKeys, MetadataKey, RecordContext, RecordKind, RepositoryKey};
 use crate::env::{Env, Timestamp};
@@ -199,12 +202,18 @@ fn catalogue_values() {
     let pack = PackEntry { size_bytes: 32 << 20, hash, born: 7, data_chunks: 400, node_chunks: 3 };
     check("catalogue-pack", &encode_value(&pack));
     assert_eq!(decode_value::<PackEntry>(&vector("catalogue-pack")).unwrap(), pack);
-    let snapshot = SnapshotEntry { hash, root: some_root(), committed: TIME };
+    let snapshot = SnapshotEntry { hash, root: some_root(), committed: TIME, protected: false };
     check("catalogue-snapshot", &encode_value(&snapshot));
     assert_eq!(decode_value::<SnapshotEntry>(&vector("catalogue-snapshot")).unwrap(), snapshot);
     let tombstone = Tombstone { size_bytes: 32 << 20, condemned: TIME, seq: 9, born: 7 };
     check("catalogue-tombstone", &encode_value(&tombstone));
     assert_eq!(decode_value::<Tombstone>(&vector("catalogue-tombstone")).unwrap(), tombstone);
+    let entry = SnapshotEntry { protected: true, ..snapshot };
+    let forgotten = ForgottenEntry { entry, forgotten: TIME, seq: 9 };
+    check("catalogue-forgotten", &encode_value(&forgotten));
+    assert_eq!(decode_value::<ForgottenEntry>(&vector("catalogue-forgotten")).unwrap(), forgotten);
+    check("catalogue-moment", &encode_value(&LostEntry { noticed: TIME }));
+    check("catalogue-moment", &encode_value(&VerifiedEntry { time: TIME }));
 }
 
 /// The plaintext of a head and of a snapshot record, which open after they were sealed.

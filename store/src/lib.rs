@@ -32,6 +32,6 @@ pub use id::{
 };
 pub use read::Reader;
 pub use record::{SnapshotRecord, Summary};
-pub use repository::{HeadView, OpenOptions, Repository, Snapshot};
+pub use repository::{Forgotten, HeadView, OpenOptions, Repository, Snapshot};
 pub use stillpoint_chunker::{ChunkId, IdKey};
 pub use write::{WriteOptions, WriteStats, Writer};

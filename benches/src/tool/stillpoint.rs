@@ -78,7 +78,18 @@ impl Tool for Stillpoint {
 
     fn prune(&self, at: &Place, _drop: &[String], keep: usize) -> Vec<Invocation> {
         let keep = keep.to_string();
-        let forget = ["forget", "--group-by", "", "--keep-last", &keep, "--prune", "--grace", "0s"];
+        let forget = [
+            "forget",
+            "--group-by",
+            "",
+            "--keep-last",
+            &keep,
+            "--prune",
+            "--keep-forgotten",
+            "0s",
+            "--grace",
+            "0s",
+        ];
         vec![self.run(at, forget)]
     }
 }

@@ -42,8 +42,12 @@ pub struct PruneLimits {
     #[arg(long, value_name = "LIMIT", default_value = "5%", value_parser = unused)]
     max_unused: MaxUnused,
 
-    /// Keep condemned packs this long before they are deleted (30m, 36h, 7d)
+    /// Keep forgotten snapshots, and what they need, this long: until then `undelete` brings them back
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = values::duration)]
+    keep_forgotten: Duration,
+
+    /// Keep condemned packs this long before they are deleted (30m, 36h, 7d)
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = values::duration)]
     grace: Duration,
 }
 
@@ -77,6 +81,7 @@ pub fn prune(
     let options = PruneOptions {
         dry_run,
         max_unused: limits.max_unused,
+        keep_forgotten: limits.keep_forgotten,
         grace: limits.grace,
         write: write.options(repository, dry_run),
         ..PruneOptions::default()

@@ -296,9 +296,11 @@ fn forget_and_prune() {
     assert_eq!(place.ids(), ids);
     place.run(["forget", &ids[0][..8]]).with_code(0);
     assert_eq!(place.ids(), ids[1..]);
-    place.run(["forget", "--keep-last", "1", "--prune", "--grace", "0s"]).with_code(0);
+    place
+        .run(["forget", "--keep-last", "1", "--prune", "--keep-forgotten", "0s", "--grace", "0s"])
+        .with_code(0);
     assert_eq!(place.ids(), ids[2..]);
-    place.run(["prune", "--grace", "0s"]).with_code(0);
+    place.run(["prune", "--keep-forgotten", "0s", "--grace", "0s"]).with_code(0);
     let packs = content(&place.repository().join("packs"));
     let stored: usize = packs.iter().map(|(_, bytes)| bytes.len()).sum();
     assert!(stored < 400_000, "{stored} bytes are left of three times 200,000");

@@ -105,13 +105,14 @@ impl Ahead<'_> {
                 ContentItem::Data { id, .. } => {
                     let place = places.next().flatten();
                     let place = place.ok_or_else(|| Error::missing(format!("chunk {id}")))?;
-                    // A frame that could not be read is read again, to get its error.
-                    let frame = match frames.get(&(place.pack, place.frame)) {
-                        Some(frame) => frame,
-                        None => &self.reader.read_frame(&place, ChunkKind::Data)?,
-                    };
-                    let bytes = self.reader.chunk_in(frame, &place, &id, ChunkKind::Data)?;
-                    self.put(bytes)?;
+                    let frame = frames.get(&(place.pack, place.frame));
+                    let chunk = frame
+                        .map(|frame| self.reader.chunk_in(frame, &place, &id, ChunkKind::Data));
+                    match chunk {
+                        Some(Ok(bytes)) => self.put(bytes)?,
+                        // Once more, and from wherever else it lies.
+                        _ => self.put(&self.reader.chunk(&id)?)?,
+                    }
                 }
             }
         }

@@ -163,7 +163,7 @@ impl From<&Snapshot> for Candidate {
             host: record.host.clone(),
             paths: record.paths.iter().map(|path| path.to_vec()).collect(),
             tags: record.tags.clone(),
-            protected: false,
+            protected: snapshot.protected,
         }
     }
 }

@@ -40,10 +40,10 @@ impl Repository {
                 removed += 1;
             }
         }
-        let live = view.snapshots()?;
+        let (live, forgotten) = (view.snapshots()?, view.forgotten()?);
         for (name, _) in records {
             let ObjectName::Snapshot(id) = name else { continue };
-            if live.contains_key(&id) {
+            if live.contains_key(&id) || forgotten.contains_key(&id) {
                 continue;
             }
             let Ok(bytes) = backend::read_whole(&*self.backend, &name, RECORD_BYTES_MAX) else {

@@ -5,6 +5,7 @@
 //! since it was formed, and only condemned packs are ever deleted. Clocks decide how long things are kept, never
 //! whether it is safe to remove them.
 
+mod expiry;
 mod garbage;
 mod plan;
 
@@ -34,6 +35,8 @@ pub struct PruneOptions {
     pub dry_run: bool,
     /// Unused data that may stay in packs that are partly needed.
     pub max_unused: MaxUnused,
+    /// How long a forgotten snapshot can be taken back; what it needs is kept as long.
+    pub keep_forgotten: Duration,
     /// How long a condemned pack is kept before it is deleted; readers that began earlier go on meanwhile.
     pub grace: Duration,
     /// Packs that no head names and that are younger than this are left to their writers.
@@ -47,7 +50,8 @@ impl Default for PruneOptions {
         Self {
             dry_run: false,
             max_unused: MaxUnused::default(),
-            grace: Duration::from_secs(7 * 24 * 3600),
+            keep_forgotten: Duration::from_secs(7 * 24 * 3600),
+            grace: Duration::from_secs(24 * 3600),
             orphan_grace: Duration::from_secs(24 * 3600),
             write: WriteOptions::default(),
         }
@@ -57,6 +61,8 @@ impl Default for PruneOptions {
 /// What a prune did, or would do.
 #[derive(Debug, Clone, Default)]
 pub struct PruneReport {
+    /// Forgotten snapshots that were removed for good.
+    pub expired: u64,
     /// What became of the live packs.
     pub plan: PrunePlan,
     /// Packs that no head named and that are condemned now.
@@ -90,7 +96,8 @@ impl Repository {
     /// # Errors
     /// `Missing` or `Damaged` when a live snapshot is not whole: then nothing is condemned.
     pub fn prune(self: &Arc<Self>, options: &PruneOptions) -> Result<PruneReport> {
-        let mut report = PruneReport::default();
+        let expired = self.expire_forgotten(options)?;
+        let mut report = PruneReport { expired, ..PruneReport::default() };
         self.condemn(options, &mut report)?;
         self.delete_condemned(options, &mut report)?;
         if !options.dry_run {
@@ -117,7 +124,7 @@ impl Repository {
                 0..ATTEMPTS_WITH_REWRITE => options.max_unused,
                 _ => MaxUnused::Unlimited,
             };
-            let verdict = self.verdict(&base, max_unused)?;
+            let verdict = self.verdict(&base, options, max_unused)?;
             report.plan = verdict.plan.clone();
             let plan = &verdict.plan;
             if options.dry_run
@@ -188,11 +195,16 @@ impl Repository {
     }
 
     /// Marks what live snapshots need and decides what becomes of each pack.
-    fn verdict(&self, base: &HeadView, max_unused: MaxUnused) -> Result<Verdict> {
+    fn verdict(
+        &self,
+        base: &HeadView,
+        options: &PruneOptions,
+        max_unused: MaxUnused,
+    ) -> Result<Verdict> {
         let packs = base.packs()?;
         let mut references = References::new(self);
         references.add(packs.iter())?;
-        let roots: Vec<_> = base.snapshots()?.values().map(|entry| entry.root.id).collect();
+        let roots: Vec<_> = self.roots(base, options)?.into_iter().map(|root| root.id).collect();
         let mut needed = references.reachable(roots)?;
         drop(references);
         let mut uses = Vec::with_capacity(packs.len());

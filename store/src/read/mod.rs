@@ -1,6 +1,7 @@
 //! Reading chunks: places from the index, frames from packs, every chunk verified against its id.
 
 mod cache;
+mod recover;
 
 use crate::backend::ObjectBytes;
 use crate::error::{Error, Result};
@@ -10,7 +11,8 @@ use crate::pack::{PACK_HEADER_LEN, PackKey};
 use crate::repository::{HeadView, Repository, SharedIndex, lost_chunk};
 use crate::tree::{NodeBytes, NodeSource};
 use cache::Cache;
-use std::sync::{Arc, OnceLock};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Plaintext of frames kept for chunks that are read one by one: 64 MiB.
 const FRAME_CACHE_BYTES: usize = 64 << 20;
@@ -47,6 +49,10 @@ pub struct Reader {
     index: OnceLock<Arc<SharedIndex>>,
     frames: Cache<(PackId, u32), Frame>,
     keys: Cache<PackId, Arc<PackKey>>,
+    /// The newest head, and the packs that had failed when it was read.
+    newest: Mutex<Option<(Arc<HeadView>, HashSet<PackId>)>>,
+    /// Failed packs that were noted.
+    recovered: Mutex<HashSet<PackId>>,
 }
 
 impl Repository {
@@ -63,6 +69,8 @@ impl Repository {
             index: OnceLock::new(),
             frames: Cache::new(FRAME_CACHE_BYTES),
             keys: Cache::new(PACK_KEYS_CACHED),
+            newest: Mutex::new(None),
+            recovered: Mutex::new(HashSet::new()),
         }
     }
 }
@@ -196,10 +204,10 @@ impl Reader {
 
     fn whole(&self, id: &ChunkId, kind: ChunkKind) -> Result<ObjectBytes> {
         let place = self.locate_one(id)?;
-        let frame = self.frame(&place, kind)?;
-        let len = self.chunk_in(&frame, &place, id, kind)?.len();
-        let start = usize::try_from(place.offset).expect("checked by chunk_in");
-        Ok(ObjectBytes::window(frame, start..start + len).expect("checked by chunk_in"))
+        match self.chunk_at(&place, id, kind) {
+            Err(error) => self.recover(id, kind, place.pack, error),
+            found => found,
+        }
     }
 
     fn pack_key(&self, pack: PackId) -> Result<Arc<PackKey>> {

@@ -11,6 +11,7 @@ use crate::mark::FOOTERS_AT_ONCE;
 use crate::pack::{Footer, read_footer};
 use crate::tree;
 use rayon::prelude::*;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use stillpoint_chunker::ChunkId;
 
@@ -34,11 +35,23 @@ impl SharedIndex {
         view: &HeadView,
         ids: &[ChunkId],
     ) -> Result<Vec<Option<Location>>> {
+        self.lookup_without(repository, view, ids, &HashSet::new())
+    }
+
+    /// Like [`Self::lookup`], with some packs counted as not live.
+    pub(crate) fn lookup_without(
+        &self,
+        repository: &Repository,
+        view: &HeadView,
+        ids: &[ChunkId],
+        without: &HashSet<PackId>,
+    ) -> Result<Vec<Option<Location>>> {
         let packs = view.packs()?;
         if packs.is_empty() {
             return Ok(vec![None; ids.len()]);
         }
-        let look = || self.index.lookup(ids, &|pack| packs.contains_key(pack));
+        let is_live = |pack: &PackId| packs.contains_key(pack) && !without.contains(pack);
+        let look = || self.index.lookup(ids, &is_live);
         match look() {
             Err(error)
                 if error.is_damage() && self.heal(repository, view, &error.to_string())? =>

@@ -1,11 +1,13 @@
 //! The repository: creating, opening, and the state that its commands share.
 
+mod forget;
 mod history;
 mod index_sync;
 mod keys;
 mod snapshots;
 mod view;
 
+pub use forget::Forgotten;
 pub use index_sync::SharedIndex;
 pub(crate) use index_sync::lost_chunk;
 pub use snapshots::Snapshot;

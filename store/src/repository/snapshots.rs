@@ -1,8 +1,9 @@
-//! Snapshots of a head: listing, finding by what a user typed, forgetting.
+//! Snapshots of a head: listing, and finding by what a user typed.
 
-use super::{Attempt, CatalogueEdit, HeadView, Repository};
+use super::{HeadView, Repository};
 use crate::backend;
-use crate::catalogue::{Key, SnapshotEntry};
+use crate::catalogue::SnapshotEntry;
+use crate::env::Timestamp;
 use crate::error::{Error, Result};
 use crate::id::{ObjectName, SnapshotId};
 use crate::limits::RECORD_BYTES_MAX;
@@ -16,6 +17,16 @@ pub struct Snapshot {
     pub id: SnapshotId,
     /// What it says.
     pub record: SnapshotRecord,
+    /// When it was committed, by the committer's clock.
+    pub committed: Timestamp,
+    /// It cannot be forgotten until somebody takes this back.
+    pub protected: bool,
+}
+
+impl Snapshot {
+    pub(super) fn new(id: SnapshotId, record: SnapshotRecord, entry: &SnapshotEntry) -> Self {
+        Self { id, record, committed: entry.committed, protected: entry.protected }
+    }
 }
 
 impl Repository {
@@ -51,22 +62,32 @@ impl Repository {
     fn read_records(&self, view: &HeadView) -> Result<(Vec<Snapshot>, Vec<String>)> {
         let (mut snapshots, mut damages) = (Vec::new(), Vec::new());
         for (id, entry) in view.snapshots()? {
-            let record = match self.snapshot_record(id, &entry) {
-                Err(error) if error.is_damage() => {
-                    damages.push(format!(
-                        "{error}; snapshot {} is listed without host, paths and tags, its files can be restored",
-                        id.short()
-                    ));
-                    let mut record = SnapshotRecord::new(entry.committed, entry.root);
-                    record.description = "its record is damaged".into();
-                    record
-                }
-                other => other?,
-            };
-            snapshots.push(Snapshot { id, record });
+            snapshots.push(self.read_snapshot(id, &entry, &mut damages)?);
         }
         snapshots.sort_by_key(|snapshot| (snapshot.record.time, snapshot.id));
         Ok((snapshots, damages))
+    }
+
+    /// Reads one record; where it is lost, gives what the catalogue knows, and a sentence in `damages`.
+    pub(super) fn read_snapshot(
+        &self,
+        id: SnapshotId,
+        entry: &SnapshotEntry,
+        damages: &mut Vec<String>,
+    ) -> Result<Snapshot> {
+        let record = match self.snapshot_record(id, entry) {
+            Err(error) if error.is_damage() => {
+                damages.push(format!(
+                    "{error}; snapshot {} is listed without host, paths and tags, its files can be restored",
+                    id.short()
+                ));
+                let mut record = SnapshotRecord::new(entry.committed, entry.root);
+                record.description = "its record is damaged".into();
+                record
+            }
+            other => other?,
+        };
+        Ok(Snapshot::new(id, record, entry))
     }
 
     /// Reads and verifies one record.
@@ -107,46 +128,28 @@ impl Repository {
                 missing(format!("no snapshot {spec:?}: the repository has {count} snapshots"))
             });
         }
-        let wanted = spec.to_ascii_lowercase();
-        let mut matches: Vec<_> = snapshots
-            .into_iter()
-            .filter(|snapshot| !wanted.is_empty() && snapshot.id.to_string().starts_with(&wanted))
-            .collect();
-        match (matches.pop(), matches.len()) {
-            (Some(found), 0) => Ok(found),
-            (Some(last), _) => {
-                matches.push(last);
-                let names: Vec<_> =
-                    matches.iter().take(8).map(|snapshot| snapshot.id.short()).collect();
-                Err(missing(format!("{spec:?} is ambiguous: it matches {}", names.join(", "))))
-            }
-            (None, _) => Err(missing(format!("no snapshot matches {spec:?}"))),
-        }
+        by_prefix(snapshots, spec, |snapshot| snapshot.id)
     }
+}
 
-    /// Removes snapshots from the head. Their data stays until a prune; ids that are not live are ignored.
-    /// Gives the ids that this call removed.
-    pub fn forget(self: &Arc<Self>, ids: &[SnapshotId]) -> Result<Vec<SnapshotId>> {
-        // What an attempt without a clear answer may have removed already.
-        let mut perhaps_gone = Vec::new();
-        loop {
-            self.cancel().check()?;
-            let base = self.head()?;
-            let live = base.snapshots()?;
-            let gone: Vec<_> = ids.iter().copied().filter(|id| live.contains_key(id)).collect();
-            if gone.is_empty() {
-                return Ok(perhaps_gone);
-            }
-            let mut edit = CatalogueEdit::default();
-            for id in &gone {
-                edit.remove(Key::Snapshot(*id));
-            }
-            match self.attempt(&base, &edit)? {
-                // The records stay until prune removes what no head names.
-                Attempt::Committed(_) => return Ok(gone),
-                Attempt::Lost { certain: true } => {}
-                Attempt::Lost { certain: false } => perhaps_gone = gone,
-            }
+/// The only item whose id begins with `spec`.
+///
+/// # Errors
+/// `NoSuchSnapshot` when none or several match, with the candidates.
+pub(super) fn by_prefix<T>(items: Vec<T>, spec: &str, id: impl Fn(&T) -> SnapshotId) -> Result<T> {
+    let missing = |detail: String| Error::NoSuchSnapshot { detail };
+    let wanted = spec.to_ascii_lowercase();
+    let mut matches: Vec<_> = items
+        .into_iter()
+        .filter(|item| !wanted.is_empty() && id(item).to_string().starts_with(&wanted))
+        .collect();
+    match (matches.pop(), matches.len()) {
+        (Some(found), 0) => Ok(found),
+        (Some(last), _) => {
+            matches.push(last);
+            let names: Vec<_> = matches.iter().take(8).map(|item| id(item).short()).collect();
+            Err(missing(format!("{spec:?} is ambiguous: it matches {}", names.join(", "))))
         }
+        (None, _) => Err(missing(format!("no snapshot matches {spec:?}"))),
     }
 }

@@ -1,13 +1,15 @@
 //! One verified head and what its catalogue says: the state under which a piece of work runs.
 
 use super::Repository;
-use crate::catalogue::{CatalogueNodes, CatalogueSchema, Key, PackEntry, SnapshotEntry, Tombstone};
-use crate::catalogue::{decode_value, encode_value};
+use crate::catalogue::{
+    CatalogueNodes, CatalogueSchema, ForgottenEntry, Key, LostEntry, PackEntry, SnapshotEntry,
+    Tombstone, VerifiedEntry, decode_value, encode_value,
+};
 use crate::error::{Error, Result};
-use crate::id::{PackId, SnapshotId};
+use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::index::IndexState;
 use crate::record::Head;
-use crate::tree::Tree;
+use crate::tree::{Root, Tree};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -102,11 +104,64 @@ impl HeadView {
         Ok(tombstones)
     }
 
+    /// The forgotten snapshots that can still be taken back.
+    pub fn forgotten(&self) -> Result<BTreeMap<SnapshotId, ForgottenEntry>> {
+        let mut forgotten = BTreeMap::new();
+        self.each(Key::FORGOTTEN, |key, entry: ForgottenEntry| {
+            if let Key::Forgotten(id) = key {
+                forgotten.insert(id, entry);
+            }
+            Ok(())
+        })?;
+        Ok(forgotten)
+    }
+
+    /// The chunks that repair has given up.
+    pub fn lost_chunks(&self) -> Result<BTreeMap<ChunkId, LostEntry>> {
+        let mut lost = BTreeMap::new();
+        self.each(Key::LOST, |key, entry: LostEntry| {
+            if let Key::Lost(id) = key {
+                lost.insert(id, entry);
+            }
+            Ok(())
+        })?;
+        Ok(lost)
+    }
+
+    /// When each pack was last verified whole; packs that never were are not listed.
+    pub fn verified(&self) -> Result<BTreeMap<PackId, VerifiedEntry>> {
+        let mut verified = BTreeMap::new();
+        self.each(Key::VERIFIED, |key, entry: VerifiedEntry| {
+            if let Key::Verified(id) = key {
+                verified.insert(id, entry);
+            }
+            Ok(())
+        })?;
+        Ok(verified)
+    }
+
+    /// The manifests that must stay whole: those of live snapshots and of forgotten ones that can be taken back.
+    pub fn roots(&self) -> Result<Vec<Root>> {
+        let live = self.snapshots()?.into_values().map(|entry| entry.root);
+        let forgotten = self.forgotten()?.into_values().map(|entry| entry.entry.root);
+        Ok(live.chain(forgotten).collect())
+    }
+
     /// One snapshot's entry, or None when it is not live.
     pub fn snapshot(&self, id: SnapshotId) -> Result<Option<SnapshotEntry>> {
+        self.get(Key::Snapshot(id))
+    }
+
+    /// True while nobody may remove what the snapshot needs: it is live, or can be taken back.
+    pub fn is_retained(&self, id: SnapshotId) -> Result<bool> {
+        Ok(self.snapshot(id)?.is_some()
+            || self.get::<ForgottenEntry>(Key::Forgotten(id))?.is_some())
+    }
+
+    fn get<T: DeserializeOwned>(&self, key: Key) -> Result<Option<T>> {
         let nodes = self.nodes();
         let tree = Tree::<CatalogueSchema>::open(self.head.catalogue, &nodes);
-        tree.get(&Key::Snapshot(id).encode())?.map(|value| decode_value(&value)).transpose()
+        tree.get(&key.encode())?.map(|value| decode_value(&value)).transpose()
     }
 
     fn each<T: DeserializeOwned>(

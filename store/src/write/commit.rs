@@ -76,6 +76,7 @@ impl Writer {
             hash: *blake3::hash(&sealed).as_bytes(),
             root: record.root,
             committed: repository.env.now(),
+            protected: false,
         };
         edit.put(Key::Snapshot(id), &entry);
         match repository.attempt(base, &edit)? {
@@ -143,7 +144,7 @@ impl Writer {
             return Ok(false);
         }
         if let Some(parent) = state.parent
-            && base.snapshot(parent)?.is_none()
+            && !base.is_retained(parent)?
         {
             return Ok(false);
         }

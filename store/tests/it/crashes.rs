@@ -25,6 +25,7 @@ fn env(seed: u64) -> Arc<dyn Env> {
 
 fn prune_now() -> PruneOptions {
     PruneOptions {
+        keep_forgotten: Duration::ZERO,
         grace: Duration::ZERO,
         orphan_grace: Duration::ZERO,
         max_unused: MaxUnused::Bytes(0),

@@ -7,8 +7,10 @@ use stillpoint_store::backend::{Backend, MemoryBackend};
 use stillpoint_store::check::CheckOptions;
 use stillpoint_store::record::{KdfCost, Secret};
 use stillpoint_store::repository::CreateOptions;
-use stillpoint_store::tree::{Builder, Schema, Tree};
-use stillpoint_store::{ChunkId, Env, OpenOptions, Repository, Result, Snapshot, SnapshotId};
+use stillpoint_store::tree::{Builder, Root, Schema, Tree};
+use stillpoint_store::{
+    ChunkId, Env, OpenOptions, Reader, Repository, Result, Snapshot, SnapshotId,
+};
 use stillpoint_store::{SnapshotRecord, SystemEnv, WriteOptions, Writer};
 
 /// What a snapshot of the laboratory holds.
@@ -77,8 +79,12 @@ pub fn snapshot(repository: &Arc<Repository>, files: &Files) -> Result<SnapshotI
 
 /// Reads a snapshot back.
 pub fn restore(repository: &Arc<Repository>, snapshot: &Snapshot) -> Result<Files> {
-    let reader = repository.reader()?;
-    let tree = Tree::<LabSchema>::open(snapshot.record.root, &reader);
+    restore_with(&repository.reader()?, snapshot.record.root)
+}
+
+/// Reads the files of a manifest.
+pub fn restore_with(reader: &Reader, root: Root) -> Result<Files> {
+    let tree = Tree::<LabSchema>::open(root, reader);
     let mut cursor = tree.iter()?;
     let mut files = Files::new();
     while let Some((name, value)) = cursor.peek() {

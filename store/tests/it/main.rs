@@ -4,6 +4,7 @@
 
 mod backends;
 mod crashes;
+mod forgetting;
 mod index_repair;
 mod indexes;
 mod killed;

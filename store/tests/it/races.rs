@@ -81,6 +81,7 @@ impl Backend for Meddled {
 
 fn prune_now() -> PruneOptions {
     PruneOptions {
+        keep_forgotten: Duration::ZERO,
         grace: Duration::ZERO,
         orphan_grace: Duration::ZERO,
         max_unused: MaxUnused::Bytes(0),

@@ -9,6 +9,7 @@ use stillpoint_store::{Error, ObjectKind, ObjectName, Repository, WriteOptions};
 
 fn prune_now() -> PruneOptions {
     PruneOptions {
+        keep_forgotten: Duration::ZERO,
         grace: Duration::ZERO,
         orphan_grace: Duration::ZERO,
         max_unused: MaxUnused::Bytes(0),

@@ -11,6 +11,7 @@ use crate::plan::Action;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use stillpoint_store::backend::ObjectBytes;
 use stillpoint_store::index::Location;
 use stillpoint_store::read::FrameRun;
 use stillpoint_store::tree::Tree;
@@ -340,32 +341,44 @@ impl Window {
             Some(run) => context.reader.open_frame(run, first, ChunkKind::Data),
             None => context.reader.read_frame(first, ChunkKind::Data),
         };
-        let plain = match plain {
-            Ok(plain) => plain,
-            Err(error) => {
-                wants.for_each(|(_, _, job)| self.give_up(context, job, &error.to_string()));
-                return;
-            }
-        };
-        let mut verified: Option<(&Want, &[u8])> = None;
+        let plain = plain.ok().map(Arc::new);
+        let mut verified: Option<(&Want, ObjectBytes)> = None;
         for (place, want, job) in wants {
-            let known = verified.filter(|(last, _)| last.id == want.id).map(|(_, bytes)| Ok(bytes));
-            let chunk = known.unwrap_or_else(|| {
-                context.reader.chunk_in(&plain, place, &want.id, ChunkKind::Data)
-            });
+            let known = verified.as_ref().filter(|(last, _)| last.id == want.id);
+            let chunk = match known {
+                Some((_, bytes)) => Ok(bytes.clone()),
+                None => Self::chunk(context, plain.as_ref(), place, want),
+            };
             match chunk {
                 Ok(bytes) => {
-                    verified = Some((want, bytes));
                     if !(context.options.sparse && bytes.iter().all(|byte| *byte == 0))
                         || job.is_update()
                     {
-                        job.write(context, want.offset, bytes);
+                        job.write(context, want.offset, &bytes);
                     }
+                    verified = Some((want, bytes));
                 }
                 Err(error) => job.fail(error),
             }
             job.complete_piece(context);
         }
+    }
+
+    /// One chunk out of its frame; where that fails, from wherever else it lies.
+    fn chunk(
+        context: &Context<'_>,
+        plain: Option<&Arc<Vec<u8>>>,
+        place: &Location,
+        want: &Want,
+    ) -> Result<ObjectBytes> {
+        if let Some(plain) = plain
+            && let Ok(bytes) = context.reader.chunk_in(plain, place, &want.id, ChunkKind::Data)
+        {
+            let start = usize::try_from(place.offset).expect("checked by chunk_in");
+            let range = start..start + bytes.len();
+            return Ok(ObjectBytes::window(plain.clone(), range).expect("checked by chunk_in"));
+        }
+        context.reader.chunk(&want.id)
     }
 }
 
