@@ -129,7 +129,7 @@ impl Repository {
         footers: &BTreeMap<PackId, Footer>,
         report: &mut CheckReport,
     ) -> Result<()> {
-        let mut references = References::new(self);
+        let mut references = References::default();
         let mut present = IdSet::default();
         for footer in footers.values() {
             references.add_footer(footer);

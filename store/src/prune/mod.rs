@@ -14,10 +14,9 @@ pub use plan::{MaxUnused, PackUse, PrunePlan, plan};
 use crate::catalogue::{Key, Tombstone};
 use crate::error::{Error, Result};
 use crate::id::{ChunkKind, ObjectKind, ObjectName, PackId};
-use crate::mark::References;
-use crate::pack::Footer;
+use crate::mark::{Bits, Mark, Marked};
 use crate::repository::{Attempt, CatalogueEdit, HeadView, Repository};
-use crate::write::{IdSet, WriteOptions, Writer};
+use crate::write::{WriteOptions, Writer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +86,7 @@ pub struct PruneReport {
 struct Verdict {
     plan: PrunePlan,
     /// Chunks that live snapshots need from each pack that is rewritten.
-    moving: BTreeMap<PackId, IdSet>,
+    moving: BTreeMap<PackId, Bits>,
 }
 
 impl Repository {
@@ -202,40 +201,36 @@ impl Repository {
         max_unused: MaxUnused,
     ) -> Result<Verdict> {
         let packs = base.packs()?;
-        let mut references = References::new(self);
-        references.add(packs.iter())?;
-        let roots: Vec<_> = self.roots(base, options)?.into_iter().map(|root| root.id).collect();
-        let mut needed = references.reachable(roots)?;
-        drop(references);
-        let mut uses = Vec::with_capacity(packs.len());
-        let mut claims: BTreeMap<PackId, IdSet> = BTreeMap::new();
-        for (id, entry) in packs.iter() {
-            self.cancel().check()?;
-            let footer = match self.footer(id, entry.size_bytes) {
-                Ok(footer) => footer,
-                Err(error) if error.is_damage() => {
-                    // If all of it was stored again elsewhere, the lost pack can go; otherwise nothing is done below.
-                    let size_bytes = entry.size_bytes;
-                    uses.push(PackUse { id: *id, size_bytes, used_bytes: 0, total_bytes: 0 });
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let (pack_use, claimed) = claim(*id, entry.size_bytes, &footer, &mut needed);
-            if pack_use.used_bytes < pack_use.total_bytes && pack_use.used_bytes > 0 {
-                claims.insert(*id, claimed);
-            }
-            uses.push(pack_use);
-        }
-        if let Some(lost) = needed.iter().next() {
-            return Err(Error::missing(format!(
-                "data of live snapshots ({} chunks, {lost} among them)",
-                needed.len()
-            )));
-        }
+        let roots = self.roots(base, options)?.into_iter().map(|root| root.id);
+        let marked = Mark::new(self, packs).live(roots).run()?;
+        self.refuse_losses(base, &marked)?;
+        let uses: Vec<PackUse> = marked.packs().iter().map(PackUse::of).collect();
         let plan = plan(&uses, max_unused);
-        claims.retain(|id, _| plan.rewrite.contains(id));
-        Ok(Verdict { plan, moving: claims })
+        let rewritten = plan.rewrite.iter().filter_map(|id| marked.pack(id));
+        let moving = rewritten.map(|pack| (pack.id, pack.used.clone())).collect();
+        Ok(Verdict { plan, moving })
+    }
+
+    /// Nothing is condemned while data of live snapshots is missing that no repair has given up.
+    fn refuse_losses(&self, base: &HeadView, marked: &Marked) -> Result<()> {
+        if marked.lost.is_empty() {
+            return Ok(());
+        }
+        let given_up = base.lost_chunks()?;
+        let (mut count, mut example) = (0u64, None);
+        marked.lost.each(|id| {
+            if !given_up.contains_key(id) {
+                count += 1;
+                example.get_or_insert(*id);
+            }
+            Ok(())
+        })?;
+        match example {
+            None => Ok(()),
+            Some(id) => Err(Error::missing(format!(
+                "data of live snapshots ({count} chunks, {id} among them)"
+            ))),
+        }
     }
 
     /// The edit that condemns: dropped, rewritten and orphaned packs become tombstones, new packs become live.
@@ -325,25 +320,9 @@ impl Repository {
     }
 }
 
-/// What live snapshots need from one pack. A chunk that several packs hold is claimed by the first.
-fn claim(id: PackId, size_bytes: u64, footer: &Footer, needed: &mut IdSet) -> (PackUse, IdSet) {
-    let mut claimed = IdSet::default();
-    let mut pack_use = PackUse { id, size_bytes, used_bytes: 0, total_bytes: 0 };
-    for (chunk, _kind, place) in footer.locations() {
-        // An empty chunk still needs its pack.
-        let weight = u64::from(place.len).max(1);
-        pack_use.total_bytes += weight;
-        if needed.remove(&chunk) {
-            pack_use.used_bytes += weight;
-            claimed.insert(chunk);
-        }
-    }
-    (pack_use, claimed)
-}
-
 impl Writer {
     /// Stores the chunks that are needed from packs that are to be rewritten, unless this session has them already.
-    fn move_chunks(&self, base: &HeadView, moving: &BTreeMap<PackId, IdSet>) -> Result<()> {
+    fn move_chunks(&self, base: &HeadView, moving: &BTreeMap<PackId, Bits>) -> Result<()> {
         let repository = self.repository();
         let reader = repository.reader()?;
         self.settle_packs(base)?;
@@ -352,7 +331,7 @@ impl Writer {
             let entry = base.packs()?.get(pack).copied().expect("the plan names live packs");
             let footer = repository.footer(pack, entry.size_bytes)?;
             for (ordinal, (id, kind, place)) in footer.locations().enumerate() {
-                if !wanted.contains(&id) || self.is_own(&id) {
+                if !wanted.get(ordinal) || self.is_own(&id) {
                     continue;
                 }
                 let frame = reader.frame(&place, kind)?;

@@ -1,6 +1,7 @@
 //! What a prune would do: a pure function from the use of each pack to a printable plan.
 
 use crate::id::PackId;
+use crate::mark::PackMark;
 use serde::{Deserialize, Serialize};
 
 /// How much of a live pack is still needed.
@@ -17,6 +18,12 @@ pub struct PackUse {
 }
 
 impl PackUse {
+    /// What a mark says of a pack.
+    pub(super) fn of(pack: &PackMark) -> Self {
+        let PackMark { id, used_bytes, total_bytes, .. } = *pack;
+        Self { id, size_bytes: pack.size_bytes(), used_bytes, total_bytes }
+    }
+
     /// Stored bytes that nobody needs, estimated by the plaintext's share.
     pub fn unused_stored_bytes(&self) -> u64 {
         if self.total_bytes == 0 {

@@ -10,10 +10,12 @@ use crate::catalogue::{Key, PackEntry, SnapshotEntry};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, ObjectName, PackId, SnapshotId};
 use crate::index::Location;
-use crate::mark::{References, find_strays};
+use crate::mark::{Mark, find_strays};
+use crate::pack::PackSummary;
 use crate::record::SnapshotRecord;
 use crate::repository::{Attempt, CatalogueEdit, HeadView, Repository};
 use crate::tree::Root;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Rounds of 'look again, store again what was condemned' before the session gives up.
@@ -182,23 +184,18 @@ impl Writer {
         let index = self.repository.index(&view)?;
         let condemned: Vec<PackId> = view.tombstones()?.into_keys().collect();
         let own = self.finished_packs();
-        let mut references = References::new(&self.repository);
-        references.add(view.packs()?.iter())?;
-        for pack in condemned.iter().chain(own.iter().map(|pack| &pack.summary.id)) {
-            if let Ok(footer) = self.repository.footer_of(*pack) {
-                references.add_footer(&footer);
-            }
-        }
-        let here: IdSet = own.iter().flat_map(FinishedPack::ids).collect();
-        let needed: Vec<ChunkId> =
-            references.reachable([root.id])?.into_iter().filter(|id| !here.contains(id)).collect();
-        let places = index.lookup(&self.repository, &view, &needed)?;
-        let mut lost: IdSet = needed
-            .iter()
-            .zip(&places)
-            .filter_map(|(id, place)| place.is_none().then_some(*id))
-            .collect();
-        state.relied = places.iter().flatten().map(|place| place.pack).collect();
+        let mut holders = BTreeMap::clone(view.packs()?);
+        holders.extend(own.iter().map(|pack| (pack.summary.id, pack_entry(&pack.summary))));
+        let mark = Mark::new(&self.repository, &holders).guides(&condemned).live([root.id]);
+        let marked = mark.run()?;
+        let mut lost = IdSet::default();
+        marked.lost.each(|id| {
+            lost.insert(*id);
+            Ok(())
+        })?;
+        let relied = marked.packs().iter().filter(|pack| pack.used_bytes > 0).map(|pack| pack.id);
+        let is_live = |id: &PackId| view.packs().is_ok_and(|live| live.contains_key(id));
+        state.relied = relied.filter(is_live).collect();
         // From now on nothing is taken for granted but what was just seen.
         state.parent = None;
         state.view = view;
@@ -315,19 +312,18 @@ impl Writer {
     }
 }
 
+/// What the catalogue will say of a pack.
+fn pack_entry(summary: &PackSummary) -> PackEntry {
+    let PackSummary { size_bytes, hash, born, data_chunks, node_chunks, .. } = *summary;
+    PackEntry { size_bytes, hash, born, data_chunks, node_chunks }
+}
+
 /// Puts packs into an edit; gives the places of their chunks.
 fn add_packs(packs: &[FinishedPack], edit: &mut CatalogueEdit) -> Vec<(ChunkId, Location)> {
     let mut additions = Vec::new();
     for pack in packs {
         let summary = &pack.summary;
-        let entry = PackEntry {
-            size_bytes: summary.size_bytes,
-            hash: summary.hash,
-            born: summary.born,
-            data_chunks: summary.data_chunks,
-            node_chunks: summary.node_chunks,
-        };
-        edit.put(Key::Pack(summary.id), &entry);
+        edit.put(Key::Pack(summary.id), &pack_entry(summary));
         additions.extend_from_slice(&pack.places);
     }
     additions
