@@ -27,11 +27,22 @@ pub struct Head {
     /// The attempt that wrote this head; a writer finds its own commit by it after an ambiguous answer.
     #[serde(with = "serde_bytes")]
     pub transaction: [u8; 16],
+    /// The attempts that wrote the heads before this one, oldest first, at most [`Self::RECENT_MAX`]: whose answer was
+    /// lost learns from a later head, too, what became of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recent: Vec<serde_bytes::ByteArray<16>>,
 }
 
 impl Head {
+    /// Most transactions of earlier heads that a head names.
+    pub const RECENT_MAX: usize = 32;
+
     /// The head that follows `self`, whose stored bytes have the hash `hash`.
     pub fn next(&self, hash: [u8; 32], catalogue: Root, transaction: TransactionId) -> Self {
+        let mut recent = self.recent.clone();
+        recent.push(serde_bytes::ByteArray::new(self.transaction));
+        let too_many = recent.len().saturating_sub(Self::RECENT_MAX);
+        recent.drain(..too_many);
         Self {
             version: HEAD_VERSION,
             seq: self.seq + 1,
@@ -39,6 +50,7 @@ impl Head {
             catalogue,
             previous: hash,
             transaction: *transaction.as_bytes(),
+            recent,
         }
     }
 
@@ -51,7 +63,19 @@ impl Head {
             catalogue,
             previous: [0; 32],
             transaction: *transaction.as_bytes(),
+            recent: Vec::new(),
         }
+    }
+
+    /// Whether the attempt `transaction`, made on top of the head number `base_seq`, is part of this head's
+    /// history; None when it lies further back than this head tells.
+    pub fn has(&self, transaction: TransactionId, base_seq: u64) -> Option<bool> {
+        let recent = self.recent.iter().map(|one| &**one);
+        if recent.chain([&self.transaction]).any(|one| one == transaction.as_bytes()) {
+            return Some(true);
+        }
+        let told = u64::try_from(self.recent.len()).unwrap_or(u64::MAX);
+        (self.seq.saturating_sub(base_seq) <= told.saturating_add(1)).then_some(false)
     }
 
     /// Encodes and seals the head for storage.

@@ -256,8 +256,8 @@ pub(crate) enum Attempt {
     Committed(HeadView),
     /// Somebody else moved the head first.
     Lost {
-        /// False where the answer of the swap itself was an error: then what the attempt wrote may still be part of
-        /// the history and must not be removed by hand.
+        /// False where the answer of the swap itself was an error and the head has moved on so far that it does not
+        /// tell: then what the attempt wrote may be part of the history and must not be removed by hand.
         certain: bool,
     },
 }
@@ -278,8 +278,8 @@ impl Repository {
     /// Tries once to move the head from `base` by `edit`.
     ///
     /// # Errors
-    /// After an error of the swap itself the head is read again: if it carries our transaction, the attempt
-    /// counts as committed; if the head is still `base`, the error is passed on.
+    /// After an error of the swap itself the head is read again: if our transaction is part of its history, the
+    /// attempt counts as committed; if the head is still `base`, the error is passed on.
     pub(crate) fn attempt(
         self: &Arc<Self>,
         base: &HeadView,
@@ -301,23 +301,26 @@ impl Repository {
         let bytes = head.seal(self.id(), &self.metadata, &*self.env);
         let swapped = self.backend.swap_head(Some(&base.bytes), &bytes);
         let (committed, certain) = match swapped {
-            Ok(crate::backend::Swap::Done) => (true, true),
+            Ok(crate::backend::Swap::Done) => {
+                let view = HeadView::new(Arc::clone(self), bytes, head);
+                self.remember_head(&view);
+                return Ok(Attempt::Committed(view));
+            }
             Ok(crate::backend::Swap::Lost) => (false, true),
             Err(error) => {
                 let now = self.head()?;
                 if now.hash == base.hash {
                     return Err(error);
                 }
-                let is_ours = now.head.transaction == *transaction.as_bytes();
-                (is_ours || edit.is_witnessed(&now)?, false)
+                match now.head.has(transaction, base.seq()) {
+                    // The head has moved on, so an attempt that is still on its way can only be refused.
+                    Some(is_ours) => (is_ours, true),
+                    None => (edit.is_witnessed(&now)?, false),
+                }
             }
         };
         if committed {
-            let view = HeadView::new(Arc::clone(self), bytes, head);
-            if certain {
-                self.remember_head(&view);
-            }
-            return Ok(Attempt::Committed(view));
+            return Ok(Attempt::Committed(HeadView::new(Arc::clone(self), bytes, head)));
         }
         if certain {
             // Nobody can name these nodes. Best effort: prune removes what stays behind.
