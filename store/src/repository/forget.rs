@@ -128,15 +128,8 @@ impl Repository {
         loop {
             self.cancel().check()?;
             let base = self.head()?;
-            let change = match plan(&base) {
-                // Done by the attempt whose answer was lost, and overtaken since.
-                Err(Error::NoSuchSnapshot { .. } | Error::Protected { .. })
-                    if !perhaps.is_empty() =>
-                {
-                    return Ok(perhaps);
-                }
-                other => other?,
-            };
+            // A refusal speaks of the head as it is now, whatever became of an attempt without an answer.
+            let change = plan(&base)?;
             if change.edit.is_empty() {
                 return Ok(perhaps);
             }

@@ -193,3 +193,26 @@ fn a_prune_with_a_lost_answer_does_not_condemn_what_it_believes_to_hold() {
     assert_whole(&lab::open(&inner, &env).unwrap());
     assert_eq!(restore_by_id(&repository, sixth).unwrap(), every(6));
 }
+
+/// An undelete that hears nothing of its swap, while a prune lets the snapshot go for good, does not say that the
+/// snapshot is back.
+#[test]
+fn an_undelete_without_an_answer_does_not_claim_what_is_gone() {
+    let (inner, env) = memory();
+    let meddled = Arc::new(Meddled { inner: Arc::clone(&inner), plan: Mutex::default() });
+    let backend: Arc<dyn Backend> = meddled.clone();
+    let repository = lab::create(&backend, &env);
+    let gone = snapshot(&repository, &files(0..9)).unwrap();
+    repository.forget(&[gone]).unwrap();
+    let other = lab::open(&inner, &env).unwrap();
+    *meddled.plan.lock().unwrap() = Plan {
+        before: Some(Box::new(move || {
+            assert_eq!(other.prune(&prune_now()).unwrap().expired, 1);
+        })),
+        after: None,
+        answer_lost: true,
+    };
+    let undeleted = repository.undelete(&[gone]);
+    assert!(matches!(undeleted, Err(Error::NoSuchSnapshot { .. })), "{undeleted:?}");
+    assert_whole(&repository);
+}
