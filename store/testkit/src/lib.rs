@@ -11,6 +11,7 @@ pub mod env;
 pub mod fault;
 pub mod fuzz;
 pub mod index_suite;
+pub mod model;
 pub mod random;
 pub mod tree;
 

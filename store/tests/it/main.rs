@@ -9,5 +9,6 @@ mod index_repair;
 mod indexes;
 mod killed;
 mod lab;
+mod model;
 mod races;
 mod sessions;
