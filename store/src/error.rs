@@ -24,6 +24,16 @@ pub enum Error {
     /// No key slot opens with this passphrase or key file (exit 12).
     #[error("wrong passphrase or key file")]
     WrongSecret,
+    /// The passphrase or key file opens keys of the repository that are not in use: a rotation replaced them, or the
+    /// one that brought them was not completed. Next: use the right one (exit 12).
+    #[error("this passphrase or key file is not in use: {detail}")]
+    StaleSecret {
+        /// Why.
+        detail: String,
+    },
+    /// Another process rotated the repository's keys. Next: run the command again, so that it opens anew (exit 11).
+    #[error("the keys of the repository were rotated by another process meanwhile")]
+    KeysRotated,
     /// The object is of a newer format than this program knows. Next: upgrade; nothing is damaged.
     #[error("{object} has format version {found}, this program reads up to {supported}")]
     Unsupported {

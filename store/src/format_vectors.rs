@@ -6,13 +6,15 @@ use crate::catalogue::{
     encode_value,
 };
 use crate::crypto::test_env::SeededEnv;
-use crate::crypto::{Aead, DomainKeys, MetadataKey, RecordContext, RecordKind, RepositoryKey};
+use crate::crypto::{
+    Aead, DomainKeys, Generation, KeyRing, MetadataKey, RecordContext, RecordKind, RepositoryKey,
+};
 use crate::env::{Env, Timestamp};
 use crate::error::Result;
 use crate::id::{ChunkKind, DomainId, ObjectName, PackId, RepositoryId, SlotId, SnapshotId};
 use crate::pack::*;
 use crate::record::config::{ChunkSizes, Config, Sizes, UncheckedConfig};
-use crate::record::slot::{KdfCost, KeySlot, Secret, unlock};
+use crate::record::slot::{KdfCost, KeySlot, NewSlot, Secret, unlock};
 use crate::record::{Head, SnapshotRecord, to_cbor};
 use crate::tree::memory::MemoryNodes;
 use crate::tree::{Builder, Root, Schema, Tree, TreeParams};
@@ -75,6 +77,54 @@ fn sealed_records() {
     }
 }
 
+/// The ring of two generations: the keys 00 01 .. 1f and 20 21 .. 3f.
+fn ring() -> KeyRing {
+    let second: [u8; 32] = std::array::from_fn(|at| u8::try_from(at + 32).unwrap());
+    let entry = |number: u32, key: &[u8; 32]| [&number.to_le_bytes()[..], key].concat();
+    KeyRing::decode(&[entry(1, &second), entry(0, root().expose())].concat()).unwrap()
+}
+
+/// A record, a key slot and a pack's header of generation 1; old keys open the first and the last no more.
+#[test]
+fn later_generations() {
+    let context =
+        RecordContext { repository: REPOSITORY, kind: RecordKind::Snapshot, name: &[0x22; 16] };
+    let sealed = ring().metadata().seal_with(
+        Aead::ChaCha20Poly1305,
+        &context,
+        b"a record",
+        &SeededEnv::new(1),
+    );
+    check("record-rotated", &sealed);
+    let stored = vector("record-rotated");
+    assert_eq!(MetadataKey::generation_of(&context, &stored).unwrap(), Generation(1));
+    assert_eq!(ring().metadata().open(&context, &stored).unwrap(), b"a record");
+    assert!(root().metadata().open(&context, &stored).is_err());
+
+    let secret = Secret::key_file(&[0x33; 32]);
+    let new = NewSlot { secret: &secret, label: "kind", cost: KdfCost::LEAST };
+    let slot =
+        KeySlot::wrap(&ring(), &new, &REPOSITORY, Some([0x77; 32]), &SeededEnv::new(2)).unwrap();
+    check("slot-rotated", &slot.encode());
+    let (id, bytes) = (SlotId::random(&SeededEnv::new(2)), vector("slot-rotated"));
+    let (_, keys) = unlock([(id, bytes.as_slice())], &secret, &REPOSITORY).unwrap();
+    assert_eq!(keys.encode(), ring().encode());
+    assert_eq!(KeySlot::parse(id, &bytes).unwrap().replaces(), Some([0x77; 32]));
+
+    let (env, backend) = (SeededEnv::new(3), MemoryBackend::new());
+    let keys = ring().domain(DomainId(0));
+    let options = PackOptions { aead: Aead::Aes256Gcm, ..PackOptions::new(REPOSITORY, 9) };
+    let builder = PackBuilder::create(&backend, &keys, &options, &env).unwrap();
+    let summary = builder.finish(PackEnd::Last, &ring().metadata(), &env).unwrap();
+    assert_eq!(summary.generation, Generation(1));
+    let header = backend.read(&ObjectName::Pack(summary.id), 0..116).unwrap();
+    check("pack-header-rotated", &header);
+    let stored = vector("pack-header-rotated");
+    PackKey::open(&summary.id, &stored, &REPOSITORY, &keys).unwrap();
+    let old = root().domain(DomainId(0));
+    assert!(PackKey::open(&summary.id, &stored, &REPOSITORY, &old).is_err());
+}
+
 /// The configuration.
 #[test]
 fn configuration() {
@@ -106,12 +156,13 @@ fn key_slots() {
         [("slot-passphrase", passphrase, "kind"), ("slot-key-file", key_file, "kind")]
     {
         let (env, cost) = (SeededEnv::new(2), KdfCost::LEAST);
-        let slot = KeySlot::wrap(&root(), &secret, &REPOSITORY, kind, cost, &env).unwrap();
+        let new = NewSlot { secret: &secret, label: kind, cost };
+        let slot = KeySlot::wrap(&KeyRing::new(root()), &new, &REPOSITORY, None, &env).unwrap();
         check(name, &slot.encode());
         let id = SlotId::random(&SeededEnv::new(2));
         let bytes = vector(name);
         let (_, key) = unlock([(id, bytes.as_slice())], &secret, &REPOSITORY).unwrap();
-        assert_eq!(key.expose(), root().expose());
+        assert_eq!(key.newest().expose(), root().expose());
         assert_eq!(KeySlot::parse(id, &bytes).unwrap().created(), env.now());
     }
 }

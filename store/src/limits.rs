@@ -31,6 +31,8 @@ pub const TREE_LEVEL_MAX: u8 = 16;
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
 /// Most key slots.
 pub const KEY_SLOTS_MAX: usize = 1024;
+/// Most generations of the repository key; all of them lie in each slot, 36 bytes each.
+pub const KEY_GENERATIONS_MAX: usize = 4096;
 /// Most memory that a key slot may ask Argon2id for, in KiB: 4 GiB.
 pub const ARGON2_KIB_MAX: u32 = 4 << 20;
 /// Most passes that a key slot may ask Argon2id for.

@@ -4,6 +4,7 @@
 //! and the pre-shared key can seal; only the holder of the X25519 secret can open.
 
 use super::keys::{DomainKeys, Key};
+use super::ring::Generation;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::id::DomainId;
@@ -54,14 +55,15 @@ pub(crate) struct SealedPackKey {
 }
 
 impl SealedPackKey {
-    /// Seals a pack key; `info` (repository and header) must be the same to open it.
+    /// Seals a pack key with the newest generation; `info` (repository and header) must be the same to open it.
     pub(crate) fn seal(key: &Key, keys: &DomainKeys, info: &[u8], env: &dyn Env) -> Self {
         let psk_id = psk_id(keys.domain());
-        let bundle = PskBundle::new(keys.psk.as_ref(), &psk_id).expect("both are given");
+        let sealing = keys.sealing();
+        let bundle = PskBundle::new(sealing.psk.as_ref(), &psk_id).expect("both are given");
         let (encapsulated, sealed) =
             hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
                 &OpModeS::Psk(bundle),
-                &keys.public,
+                &sealing.public,
                 info,
                 key.as_ref(),
                 &[],
@@ -74,17 +76,29 @@ impl SealedPackKey {
         }
     }
 
-    /// Opens a pack key.
+    /// Opens a pack key that this generation sealed.
     ///
     /// # Errors
     /// `Invalid` where the keys can only write; `Damaged` where the header is not what was written.
-    pub(crate) fn open(&self, keys: &DomainKeys, info: &[u8], object: &str) -> Result<Key> {
-        let Some(secret) = &keys.secret else {
+    pub(crate) fn open(
+        &self,
+        keys: &DomainKeys,
+        generation: Generation,
+        info: &[u8],
+        object: &str,
+    ) -> Result<Key> {
+        if !keys.can_open() {
             return Err(Error::Invalid("these keys can write packs but open none".into()));
+        }
+        let unknown = || {
+            let detail = format!("its keys are of generation {generation}, which is not known");
+            Error::damaged(object, detail)
         };
+        let opening = keys.of_generation(generation).ok_or_else(unknown)?;
+        let secret = opening.secret.as_ref().ok_or_else(unknown)?;
         let bad = |_| Error::damaged(object, "its header does not open");
         let psk_id = psk_id(keys.domain());
-        let bundle = PskBundle::new(keys.psk.as_ref(), &psk_id).expect("both are given");
+        let bundle = PskBundle::new(opening.psk.as_ref(), &psk_id).expect("both are given");
         let encapsulated =
             <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(&self.encapsulated).map_err(bad)?;
         let opened = Zeroizing::new(

@@ -3,10 +3,12 @@
 //! Derivation is BLAKE3 `derive_key` with one named context for each purpose; the names are part of the format.
 
 use super::metadata::MetadataKey;
+use super::ring::Generation;
 use crate::env::Env;
 use crate::id::{ChunkKind, DomainId};
 use hpke::Serializable;
 use hpke::kem::{Kem, X25519HkdfSha256};
+use std::collections::BTreeMap;
 use std::fmt;
 use stillpoint_chunker::{ChunkId, IdKey};
 use zeroize::{Zeroize, Zeroizing};
@@ -35,7 +37,8 @@ pub(crate) fn derive(context: &str, parts: &[&[u8]]) -> Key {
     key
 }
 
-/// The root of all keys of one repository: 256 random bits, never derived, kept only in wrapped form (key slots).
+/// The root of all keys of one generation: 256 random bits, never derived, kept only in wrapped form (key slots).
+#[derive(Clone)]
 pub struct RepositoryKey(Key);
 
 impl RepositoryKey {
@@ -58,24 +61,37 @@ impl RepositoryKey {
 
     /// The key that seals records and footers. It opens no content.
     pub fn metadata(&self) -> MetadataKey {
-        MetadataKey::from_bytes(&derive(CONTEXT_METADATA, &[self.expose()]))
+        MetadataKey::from_bytes(&self.metadata_bytes())
     }
 
-    /// All keys of one domain.
+    pub(super) fn metadata_bytes(&self) -> Key {
+        derive(CONTEXT_METADATA, &[self.expose()])
+    }
+
+    /// All keys of one domain, where this is the key of the first generation.
     pub fn domain(&self, domain: DomainId) -> DomainKeys {
-        let number = domain.0.to_le_bytes();
-        let key = |context| derive(context, &[self.expose(), &number]);
-        let (secret, public) = X25519HkdfSha256::derive_keypair(key(CONTEXT_X25519).as_ref());
+        let key = |context| self.domain_key(context, domain);
         DomainKeys {
             domain,
             id_data: IdKey::new(*key(CONTEXT_ID_DATA)),
             id_node: IdKey::new(*key(CONTEXT_ID_NODE)),
             gear_secret: key(CONTEXT_GEAR),
             boundary_key: key(CONTEXT_BOUNDARY),
-            psk: key(CONTEXT_PSK),
-            public,
-            secret: Some(secret),
+            generation: Generation::FIRST,
+            sealing: self.seal_keys(domain),
+            older: BTreeMap::new(),
         }
+    }
+
+    fn domain_key(&self, context: &str, domain: DomainId) -> Key {
+        derive(context, &[self.expose(), &domain.0.to_le_bytes()])
+    }
+
+    /// What seals and opens the pack keys of a domain in this generation.
+    fn seal_keys(&self, domain: DomainId) -> SealKeys {
+        let seed = self.domain_key(CONTEXT_X25519, domain);
+        let (secret, public) = X25519HkdfSha256::derive_keypair(seed.as_ref());
+        SealKeys { psk: self.domain_key(CONTEXT_PSK, domain), public, secret: Some(secret) }
     }
 }
 
@@ -83,6 +99,14 @@ impl fmt::Debug for RepositoryKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RepositoryKey(redacted)")
     }
+}
+
+/// What seals the pack keys of one domain and one generation and, with the secret, opens them.
+#[derive(Clone)]
+pub(super) struct SealKeys {
+    pub(super) psk: Key,
+    pub(super) public: <X25519HkdfSha256 as Kem>::PublicKey,
+    pub(super) secret: Option<<X25519HkdfSha256 as Kem>::PrivateKey>,
 }
 
 /// What a holder needs to cut, name and seal chunks of one domain and, with the X25519 secret, to open packs.
@@ -96,12 +120,37 @@ pub struct DomainKeys {
     id_node: IdKey,
     gear_secret: Key,
     boundary_key: Key,
-    pub(super) psk: Key,
-    pub(super) public: <X25519HkdfSha256 as Kem>::PublicKey,
-    pub(super) secret: Option<<X25519HkdfSha256 as Kem>::PrivateKey>,
+    /// The newest generation, which seals.
+    generation: Generation,
+    sealing: SealKeys,
+    /// What opens packs of generations before.
+    older: BTreeMap<Generation, SealKeys>,
 }
 
 impl DomainKeys {
+    /// Adds a newer generation, which seals from now on; ids and cuts stay.
+    pub(super) fn add_generation(&mut self, generation: Generation, key: &RepositoryKey) {
+        let before = std::mem::replace(&mut self.sealing, key.seal_keys(self.domain));
+        self.older.insert(std::mem::replace(&mut self.generation, generation), before);
+    }
+
+    /// The generation that seals new packs.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    pub(super) fn sealing(&self) -> &SealKeys {
+        &self.sealing
+    }
+
+    /// What opens packs of this generation; None where it is not known.
+    pub(super) fn of_generation(&self, generation: Generation) -> Option<&SealKeys> {
+        if generation == self.generation {
+            return Some(&self.sealing);
+        }
+        self.older.get(&generation)
+    }
+
     /// The domain that these keys belong to.
     pub fn domain(&self) -> DomainId {
         self.domain
@@ -132,17 +181,18 @@ impl DomainKeys {
 
     /// True if packs of the domain can be opened with these keys.
     pub fn can_open(&self) -> bool {
-        self.secret.is_some()
+        self.sealing.secret.is_some()
     }
 
-    /// The public half of the domain's X25519 pair.
+    /// The public half of the domain's X25519 pair of the newest generation.
     pub fn public_bytes(&self) -> [u8; 32] {
-        self.public.to_bytes().into()
+        self.sealing.public.to_bytes().into()
     }
 
-    /// The same keys without the X25519 secret.
+    /// The same keys without any X25519 secret.
     pub fn write_only(&self) -> Self {
-        Self { secret: None, ..self.clone() }
+        let sealing = SealKeys { secret: None, ..self.sealing.clone() };
+        Self { sealing, older: BTreeMap::new(), ..self.clone() }
     }
 }
 

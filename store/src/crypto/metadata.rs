@@ -5,9 +5,11 @@
 
 use super::aead::{Aead, AeadKey, TAG_LEN};
 use super::keys::{Key, derive};
+use super::ring::Generation;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::id::RepositoryId;
+use std::collections::BTreeMap;
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -15,10 +17,15 @@ const CONTEXT_MESSAGE: &str = "stillpoint format 1: metadata message keys";
 const CONTEXT_BOUNDARY: &str = "stillpoint format 1: catalogue node boundaries";
 const CONTEXT_CONFIG: &str = "stillpoint format 1: config authentication";
 
-const VERSION: u8 = 1;
+/// Sealed by the first generation.
+const VERSION_FIRST: u8 = 1;
+/// Sealed by a later generation, which the prefix names.
+const VERSION_LATER: u8 = 2;
 const SALT_LEN: usize = 32;
 /// Version, cipher, salt.
-const PREFIX_LEN: usize = 2 + SALT_LEN;
+const PREFIX_FIRST_LEN: usize = 2 + SALT_LEN;
+/// Version, cipher, generation, salt.
+const PREFIX_LATER_LEN: usize = 2 + 4 + SALT_LEN;
 
 /// What kind of record is sealed. A record never opens as another kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,24 +89,45 @@ impl fmt::Display for RecordContext<'_> {
     }
 }
 
-/// Seals and opens records. Derived from the repository key; a server may hold it without being able to open content.
+/// Seals and opens records. Derived from the repository keys; a server may hold it without being able to open content.
 pub struct MetadataKey {
+    /// The newest generation, which seals.
+    generation: Generation,
     message: Key,
+    /// Message keys of generations before.
+    older: BTreeMap<Generation, Key>,
+    /// Of the first generation, for ever.
     config: Key,
+    /// Of the first generation, for ever.
     boundary: Key,
 }
 
 impl MetadataKey {
-    /// How much longer a sealed record is than its plaintext, bytes.
-    pub const OVERHEAD: usize = PREFIX_LEN + TAG_LEN;
-
-    /// The metadata key with these bytes.
+    /// The metadata key of the first generation with these bytes.
     pub fn from_bytes(key: &[u8; 32]) -> Self {
         Self {
+            generation: Generation::FIRST,
             message: derive(CONTEXT_MESSAGE, &[key]),
+            older: BTreeMap::new(),
             config: derive(CONTEXT_CONFIG, &[key]),
             boundary: derive(CONTEXT_BOUNDARY, &[key]),
         }
+    }
+
+    /// Adds the metadata key of a newer generation, which seals from now on.
+    pub fn add_generation(&mut self, generation: Generation, key: &[u8; 32]) {
+        let message = std::mem::replace(&mut self.message, derive(CONTEXT_MESSAGE, &[key]));
+        self.older.insert(std::mem::replace(&mut self.generation, generation), message);
+    }
+
+    /// The generation that seals.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// How much longer a record sealed by this generation is than its plaintext, bytes.
+    pub fn overhead(generation: Generation) -> usize {
+        TAG_LEN + if generation.is_first() { PREFIX_FIRST_LEN } else { PREFIX_LATER_LEN }
     }
 
     /// The secret that decides where nodes of the catalogue end.
@@ -107,12 +135,12 @@ impl MetadataKey {
         &self.boundary
     }
 
-    /// Seals one record with a fresh salt and the fastest cipher.
+    /// Seals one record with a fresh salt, the newest generation and the fastest cipher.
     pub fn seal(&self, context: &RecordContext<'_>, plaintext: &[u8], env: &dyn Env) -> Vec<u8> {
         self.seal_with(Aead::fastest(), context, plaintext, env)
     }
 
-    /// Seals one record with a fresh salt and this cipher.
+    /// Seals one record with a fresh salt, the newest generation and this cipher.
     pub fn seal_with(
         &self,
         aead: Aead,
@@ -120,45 +148,55 @@ impl MetadataKey {
         plaintext: &[u8],
         env: &dyn Env,
     ) -> Vec<u8> {
-        let mut prefix = [0u8; PREFIX_LEN];
-        env.fill_random(prefix.last_chunk_mut::<SALT_LEN>().expect("the prefix ends in the salt"));
-        if let Some(fixed) = prefix.first_chunk_mut::<2>() {
-            *fixed = [VERSION, aead.as_u8()];
+        let overhead = Self::overhead(self.generation);
+        let mut sealed = Vec::with_capacity(overhead + plaintext.len());
+        if self.generation.is_first() {
+            sealed.extend_from_slice(&[VERSION_FIRST, aead.as_u8()]);
+        } else {
+            sealed.extend_from_slice(&[VERSION_LATER, aead.as_u8()]);
+            sealed.extend_from_slice(&self.generation.0.to_le_bytes());
         }
-        let mut sealed = vec![0u8; Self::OVERHEAD + plaintext.len()];
-        let (head, body) = sealed.split_at_mut(PREFIX_LEN);
-        head.copy_from_slice(&prefix);
-        let key = self.message_key(&prefix);
+        let mut salt = [0u8; SALT_LEN];
+        env.fill_random(&mut salt);
+        sealed.extend_from_slice(&salt);
+        let key = message_key(&self.message, &sealed);
+        let prefix_len = sealed.len();
+        sealed.resize(overhead + plaintext.len(), 0);
+        let body = sealed.get_mut(prefix_len..).expect("just made longer");
         AeadKey::new(aead, &key).seal(0, &context.associated_data(), plaintext, body);
         sealed
     }
 
-    /// Opens one record.
+    /// The generation that a record says it was sealed by; nothing of it is verified.
+    ///
+    /// # Errors
+    /// As [`Self::open`], as far as the first bytes tell.
+    pub fn generation_of(context: &RecordContext<'_>, sealed: &[u8]) -> Result<Generation> {
+        Ok(Prefix::parse(context, sealed)?.generation)
+    }
+
+    /// Opens one record of any known generation.
     ///
     /// # Errors
     /// `Unsupported` for a newer version; `Damaged` where the bytes are not those that were sealed for this place.
     pub fn open(&self, context: &RecordContext<'_>, sealed: &[u8]) -> Result<Vec<u8>> {
-        let Some((prefix, body)) = sealed.split_first_chunk::<PREFIX_LEN>() else {
-            return Err(Error::damaged(context, format!("only {} bytes long", sealed.len())));
+        let prefix = Prefix::parse(context, sealed)?;
+        let message = if prefix.generation == self.generation {
+            &self.message
+        } else {
+            self.older.get(&prefix.generation).ok_or_else(|| {
+                let detail =
+                    format!("its keys are of generation {}, which is not known", prefix.generation);
+                Error::damaged(context, detail)
+            })?
         };
-        let [version, cipher, ..] = *prefix;
-        if version > VERSION {
-            return Err(Error::Unsupported {
-                object: context.to_string(),
-                found: version.into(),
-                supported: VERSION.into(),
-            });
-        }
-        if version != VERSION {
-            return Err(Error::damaged(context, format!("there is no version {version}")));
-        }
-        let aead = Aead::from_u8(cipher, context)?;
-        let Some(len) = body.len().checked_sub(TAG_LEN) else {
+        let aead = Aead::from_u8(prefix.cipher, context)?;
+        let Some(len) = prefix.body.len().checked_sub(TAG_LEN) else {
             return Err(Error::damaged(context, format!("only {} bytes long", sealed.len())));
         };
         let mut plaintext = vec![0u8; len];
-        AeadKey::new(aead, &self.message_key(prefix))
-            .open(0, &context.associated_data(), body, &mut plaintext)
+        AeadKey::new(aead, &message_key(message, prefix.bytes))
+            .open(0, &context.associated_data(), prefix.body, &mut plaintext)
             .map_err(|_| Error::damaged(context, "its seal does not fit"))?;
         Ok(plaintext)
     }
@@ -167,11 +205,47 @@ impl MetadataKey {
     pub(crate) fn config_code(&self, bytes: &[u8]) -> blake3::Hash {
         blake3::keyed_hash(&self.config, bytes)
     }
+}
 
-    /// The key of one message: keyed BLAKE3 of version, cipher and salt.
-    fn message_key(&self, prefix: &[u8; PREFIX_LEN]) -> Key {
-        Zeroizing::new(*blake3::keyed_hash(&self.message, prefix).as_bytes())
+/// What stands before the ciphertext of a record.
+struct Prefix<'a> {
+    generation: Generation,
+    cipher: u8,
+    bytes: &'a [u8],
+    /// Ciphertext and tag.
+    body: &'a [u8],
+}
+
+impl<'a> Prefix<'a> {
+    fn parse(context: &RecordContext<'_>, sealed: &'a [u8]) -> Result<Self> {
+        let short = || Error::damaged(context, format!("only {} bytes long", sealed.len()));
+        let [version, cipher] = *sealed.first_chunk().ok_or_else(short)?;
+        let (generation, prefix_len) = match version {
+            VERSION_FIRST => (Generation::FIRST, PREFIX_FIRST_LEN),
+            VERSION_LATER => {
+                let [_, _, number @ ..] = *sealed.first_chunk::<6>().ok_or_else(short)?;
+                (Generation(u32::from_le_bytes(number)), PREFIX_LATER_LEN)
+            }
+            0 => return Err(Error::damaged(context, "there is no version 0")),
+            newer => {
+                return Err(Error::Unsupported {
+                    object: context.to_string(),
+                    found: newer.into(),
+                    supported: VERSION_LATER.into(),
+                });
+            }
+        };
+        if version == VERSION_LATER && generation.is_first() {
+            return Err(Error::damaged(context, "its prefix has impossible values"));
+        }
+        let (bytes, body) = sealed.split_at_checked(prefix_len).ok_or_else(short)?;
+        Ok(Self { generation, cipher, bytes, body })
     }
+}
+
+/// The key of one message: keyed BLAKE3 of all that stands before it.
+fn message_key(message: &Key, prefix: &[u8]) -> Key {
+    Zeroizing::new(*blake3::keyed_hash(message, prefix).as_bytes())
 }
 
 impl fmt::Debug for MetadataKey {

@@ -7,14 +7,17 @@ mod aead;
 mod envelope;
 mod keys;
 mod metadata;
+mod ring;
 
 pub use aead::Aead;
 pub use keys::{DomainKeys, RepositoryKey};
 pub use metadata::{MetadataKey, RecordContext, RecordKind};
+pub use ring::{Generation, KeyRing};
 
 pub(crate) use aead::{AeadKey, TAG_LEN};
 pub(crate) use envelope::{ENCAPSULATED_LEN, SEALED_PACK_KEY_LEN, SealedPackKey};
 pub(crate) use keys::{Key, derive};
+pub(crate) use ring::KEY_NAME_LEN;
 
 #[cfg(test)]
 pub(crate) mod test_env;

@@ -22,7 +22,7 @@ fn records_open_where_they_belong() {
     for aead in [Aead::Aes256Gcm, Aead::ChaCha20Poly1305] {
         for plaintext in [b"".as_slice(), b"some record"] {
             let sealed = metadata.seal_with(aead, &place, plaintext, &env);
-            assert_eq!(sealed.len(), plaintext.len() + MetadataKey::OVERHEAD);
+            assert_eq!(sealed.len(), plaintext.len() + MetadataKey::overhead(Generation::FIRST));
             assert_eq!(metadata.open(&place, &sealed).unwrap(), plaintext);
             let again = metadata.seal_with(aead, &place, plaintext, &env);
             assert_ne!(sealed[2..], again[2..], "each message has its own salt");
@@ -56,8 +56,8 @@ fn changed_records_are_refused() {
             let mut changed = sealed.clone();
             changed[byte] ^= 1 << bit;
             let error = metadata.open(&place, &changed).unwrap_err();
-            let newer = byte == 0 && changed[0] > 1;
-            assert_eq!(matches!(error, Error::Unsupported { supported: 1, .. }), newer, "{error}");
+            let newer = byte == 0 && changed[0] > 2;
+            assert_eq!(matches!(error, Error::Unsupported { supported: 2, .. }), newer, "{error}");
             assert_eq!(error.is_damage(), !newer, "{error}");
         }
         let error = metadata.open(&place, &sealed[..byte]).unwrap_err();
@@ -77,7 +77,7 @@ fn derived_keys_are_unrelated() {
         *id(&RepositoryKey::from_bytes(&[9; 32]).domain(DomainId(1)), ChunkKind::Data).as_bytes(),
         *keys.gear_secret(),
         *keys.boundary_key(),
-        *keys.psk,
+        *keys.sealing().psk,
     ];
     for (at, key) in all.iter().enumerate() {
         assert!(!all[..at].contains(key), "key {at} occurs twice");
@@ -91,11 +91,130 @@ fn derived_keys_are_unrelated() {
     assert!(!keys.verify_chunk(ChunkKind::Data, &id(&keys, ChunkKind::Data), b"chunk "));
 }
 
+fn rotated() -> (KeyRing, KeyRing, KeyRing) {
+    let env = SeededEnv::new(5);
+    let first = KeyRing::new(root());
+    let second = first.rotated(&env).unwrap();
+    let third = second.rotated(&env).unwrap();
+    (first, second, third)
+}
+
+/// What a generation seals opens with it and with all later ones, and with none before.
+#[test]
+fn generations_open_backwards_only() {
+    let (first, second, third) = rotated();
+    let rings = [&first, &second, &third];
+    let (env, place) = (SeededEnv::new(6), context(RecordKind::Snapshot, b"name"));
+    for (sealer, sealing) in rings.iter().enumerate() {
+        let generation = Generation(u32::try_from(sealer).unwrap());
+        assert_eq!(
+            (sealing.generation(), sealing.metadata().generation()),
+            (generation, generation)
+        );
+        let sealed = sealing.metadata().seal(&place, b"some record", &env);
+        assert_eq!(sealed.len(), 11 + MetadataKey::overhead(generation));
+        assert_eq!(MetadataKey::generation_of(&place, &sealed).unwrap(), generation);
+        let (keys, secret) = (sealing.domain(DomainId(1)), Key::new([8; 32]));
+        let envelope = SealedPackKey::seal(&secret, &keys, b"info", &env);
+        for (opener, opening) in rings.iter().enumerate() {
+            let record = opening.metadata().open(&place, &sealed);
+            let pack = envelope.open(&opening.domain(DomainId(1)), generation, b"info", "pack");
+            if opener >= sealer {
+                assert_eq!(
+                    (record.unwrap().as_slice(), *pack.unwrap()),
+                    (&b"some record"[..], *secret)
+                );
+            } else {
+                assert!(matches!(record, Err(Error::Damaged { .. })), "{record:?}");
+                assert!(matches!(pack, Err(Error::Damaged { .. })));
+            }
+        }
+    }
+}
+
+/// The number of a generation cannot be changed in what it sealed: neither the keys of an older one, told that it
+/// is theirs, nor any other key opens it.
+#[test]
+fn generations_cannot_be_renumbered() {
+    let (first, second, third) = rotated();
+    let (env, place) = (SeededEnv::new(7), context(RecordKind::Head, b""));
+    let sealed = second.metadata().seal(&place, b"a head", &env);
+    for byte in 0..sealed.len() {
+        for bit in 0..8 {
+            let mut changed = sealed.clone();
+            changed[byte] ^= 1 << bit;
+            assert!(third.metadata().open(&place, &changed).is_err(), "byte {byte} bit {bit}");
+        }
+        assert!(third.metadata().open(&place, &sealed[..byte]).is_err(), "cut to {byte}");
+    }
+    let as_first = [&[1, sealed[1]], &sealed[6..]].concat();
+    for ring in [first, third] {
+        assert!(ring.metadata().open(&place, &as_first).is_err());
+    }
+}
+
+/// Rotation changes what seals, and nothing that names or cuts.
+#[test]
+fn identity_survives_rotation() {
+    let (first, _, third) = rotated();
+    let (old, new) = (first.domain(DomainId(1)), third.domain(DomainId(1)));
+    for kind in [ChunkKind::Data, ChunkKind::Node] {
+        assert_eq!(old.id_key(kind).id(b"chunk"), new.id_key(kind).id(b"chunk"));
+    }
+    assert_eq!(old.gear_secret(), new.gear_secret());
+    assert_eq!(old.boundary_key(), new.boundary_key());
+    assert_ne!(old.public_bytes(), new.public_bytes());
+    assert_ne!(*old.sealing().psk, *new.sealing().psk);
+    let (old, new) = (first.metadata(), third.metadata());
+    assert_eq!(old.catalogue_boundary_key(), new.catalogue_boundary_key());
+    assert_eq!(old.config_code(b"config"), new.config_code(b"config"));
+    assert_ne!(first.name(), third.name());
+    let host = third.domain(DomainId(1)).write_only();
+    let envelope = SealedPackKey::seal(&Key::new([8; 32]), &host, b"info", &SeededEnv::new(1));
+    assert!(envelope.open(&host, Generation(2), b"info", "pack").is_err());
+    assert!(
+        host.of_generation(Generation(0)).is_none(),
+        "a host that may only write opens nothing"
+    );
+}
+
+/// A wrapped ring comes back; what is cut, out of order or without the first generation does not.
+#[test]
+fn rings_round_trip() {
+    let (first, second, third) = rotated();
+    for ring in [&first, &second, &third] {
+        let bytes = ring.encode();
+        let again = KeyRing::decode(&bytes).unwrap();
+        assert_eq!((again.encode(), again.name()), (bytes.clone(), ring.name()));
+        for len in 0..bytes.len() {
+            assert!(KeyRing::decode(&bytes[..len]).is_none(), "cut to {len}");
+        }
+    }
+    let bytes = third.encode();
+    let [a, b, c] = [&bytes[..36], &bytes[36..72], &bytes[72..]];
+    for wrong in [[b, a, c], [a, a, c], [c, b, a], [a, c, b], [a, c, c]] {
+        assert!(KeyRing::decode(&wrong.concat()).is_none());
+    }
+    let count = crate::limits::KEY_GENERATIONS_MAX;
+    let many = |count: usize| -> Vec<u8> {
+        let numbers = (0..u32::try_from(count).unwrap()).rev();
+        numbers.flat_map(|number| [&number.to_le_bytes()[..], &[1; 32]].concat()).collect()
+    };
+    let full = KeyRing::decode(&many(count)).unwrap();
+    let error = full.rotated(&SeededEnv::new(1)).unwrap_err();
+    assert!(matches!(error, Error::LimitExceeded { .. }), "{error}");
+    assert!(KeyRing::decode(&many(count + 1)).is_none());
+}
+
 /// Nothing secret can be printed.
 #[test]
 fn debug_shows_no_secret() {
     let key = RepositoryKey::from_bytes(&[0xab; 32]);
     let shown = format!("{key:?} {:?} {:?}", key.metadata(), key.domain(DomainId(0)));
+    assert_eq!(
+        format!("{:?}", KeyRing::new(key)),
+        "KeyRing { first: RepositoryKey(redacted), later: {} }"
+    );
     assert_eq!(
         shown,
         "RepositoryKey(redacted) MetadataKey(redacted) \

@@ -9,7 +9,7 @@ use super::header::PackHeader;
 use super::padding::padme;
 use super::{FRAME_TARGET_BYTES, PACK_TARGET_BYTES};
 use crate::backend::{Backend, ObjectWriter};
-use crate::crypto::{Aead, DomainKeys, MetadataKey};
+use crate::crypto::{Aead, DomainKeys, Generation, MetadataKey};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::id::{ChunkKind, DomainId, ObjectName, PackId, RepositoryId};
@@ -84,6 +84,8 @@ pub struct PackSummary {
     pub plain_bytes: u64,
     /// Sequence number of the head under which it was begun.
     pub born: u64,
+    /// The generation of the keys that seal it.
+    pub generation: Generation,
 }
 
 /// A pack in the making.
@@ -115,10 +117,12 @@ impl PackBuilder {
         let writer = backend.create(&ObjectName::Pack(id))?;
         let (header, secret) =
             PackHeader::create(&id, options.aead, &options.repository, keys, env);
+        let mut footer = Footer::new(id, header.domain, options.born, env.now().seconds);
+        footer.generation = header.generation;
         let mut builder = Self {
             writer,
             key: PackKey::new(id, &header, &options.repository, &secret),
-            footer: Footer::new(id, header.domain, options.born, env.now().seconds),
+            footer,
             options: options.clone(),
             hasher: blake3::Hasher::new(),
             len: 0,
@@ -254,6 +258,7 @@ impl PackBuilder {
             node_chunks,
             plain_bytes: self.plain_bytes,
             born: self.options.born,
+            generation: self.footer.generation(),
         };
         self.writer.finish()?;
         Ok(summary)

@@ -6,7 +6,7 @@ use super::frame::{FRAME_OVERHEAD, FrameKind, chunk_kind};
 use super::header::{PACK_HEADER_LEN, check_version};
 use super::padding::padme;
 use crate::backend::Backend;
-use crate::crypto::{MetadataKey, RecordContext, RecordKind};
+use crate::crypto::{Generation, MetadataKey, RecordContext, RecordKind};
 use crate::env::{Env, Timestamp};
 use crate::error::{Error, Result};
 use crate::id::{ChunkKind, DomainId, ObjectName, PackId, RepositoryId};
@@ -49,6 +49,8 @@ pub struct FrameEntry {
 pub struct Footer {
     pack: PackId,
     domain: DomainId,
+    /// The keys that seal it; stands in front of the sealed bytes.
+    pub(super) generation: Generation,
     born: u64,
     /// Seconds since 1970 by the writer's clock.
     created: i64,
@@ -60,10 +62,12 @@ pub struct Footer {
 }
 
 impl Footer {
+    /// The footer of an empty pack that the first generation seals.
     pub(super) fn new(pack: PackId, domain: DomainId, born: u64, created: i64) -> Self {
         Self {
             pack,
             domain,
+            generation: Generation::FIRST,
             born,
             created,
             frames: Vec::new(),
@@ -71,6 +75,11 @@ impl Footer {
             reference_ends: Vec::new(),
             references: Vec::new(),
         }
+    }
+
+    /// The generation of the keys that seal it.
+    pub fn generation(&self) -> Generation {
+        self.generation
     }
 
     /// The pack.
@@ -172,7 +181,7 @@ impl Footer {
             + (self.chunks.len() + chunks) * (ChunkId::LEN + 4)
             + (self.node_count() + nodes) * 4
             + (self.references.len() + references) * ChunkId::LEN;
-        let overhead = u64::try_from(MetadataKey::OVERHEAD).expect("it is short");
+        let overhead = u64::try_from(MetadataKey::overhead(self.generation)).expect("it is short");
         padme(u64::try_from(len).expect("64 bits hold any length")) + overhead
     }
 
@@ -212,6 +221,7 @@ impl Footer {
         aead: crate::crypto::Aead,
         env: &dyn Env,
     ) -> Vec<u8> {
+        assert_eq!(metadata.generation(), self.generation, "a pack has keys of one generation");
         let context = context(repository, &self.pack);
         let mut out = metadata.seal_with(aead, &context, &self.encode(), env);
         let len = u32::try_from(out.len()).expect("limited by FOOTER_BYTES_MAX");
@@ -360,17 +370,20 @@ pub fn read_footer(
         .map(|rest| rest + u64::try_from(PACK_HEADER_LEN).expect("the header is short"))
         .ok_or_else(|| damaged(pack, "it is longer than the pack"))?;
     let trailer_len = u64::try_from(TRAILER_LEN).expect("it is short");
-    let sealed = if end >= tail_start {
+    let open = |sealed: &[u8]| {
+        let context = context(repository, pack);
+        let generation = MetadataKey::generation_of(&context, sealed)?;
+        Ok((generation, metadata.open(&context, sealed)?))
+    };
+    let (generation, plain) = if end >= tail_start {
         let start = usize::try_from(end - tail_start).expect("shorter than the tail");
         let len = usize::try_from(sealed_len).expect("shorter than the tail");
         let within = tail.get(start..).and_then(|rest| rest.get(..len));
-        let within = within.ok_or_else(|| damaged(pack, "the pack was cut short"))?;
-        metadata.open(&context(repository, pack), within)?
+        open(within.ok_or_else(|| damaged(pack, "the pack was cut short"))?)?
     } else {
-        let sealed = backend.read(&name, end..size - trailer_len)?;
-        metadata.open(&context(repository, pack), &sealed)?
+        open(&backend.read(&name, end..size - trailer_len)?)?
     };
-    Footer::parse(*pack, &sealed, end)
+    Ok(Footer { generation, ..Footer::parse(*pack, &plain, end)? })
 }
 
 /// The length of the sealed footer, from the last bytes of a pack.

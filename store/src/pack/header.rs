@@ -1,6 +1,8 @@
 //! A pack's header: version, cipher, domain, name and the sealed pack key.
 
-use crate::crypto::{Aead, DomainKeys, ENCAPSULATED_LEN, Key, SEALED_PACK_KEY_LEN, SealedPackKey};
+use crate::crypto::{
+    Aead, DomainKeys, ENCAPSULATED_LEN, Generation, Key, SEALED_PACK_KEY_LEN, SealedPackKey,
+};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::id::{DomainId, ObjectName, PackId, RepositoryId};
@@ -20,6 +22,7 @@ pub const PACK_HEADER_LEN: usize = PREFIX_LEN + ENCAPSULATED_LEN + SEALED_PACK_K
 pub(super) struct PackHeader {
     pub(super) aead: Aead,
     pub(super) domain: DomainId,
+    pub(super) generation: Generation,
     pub(super) bytes: [u8; PACK_HEADER_LEN],
     key: SealedPackKey,
 }
@@ -39,14 +42,15 @@ impl PackHeader {
             MAGIC.as_slice(),
             &[VERSION, aead.as_u8(), SUITE, 0],
             &keys.domain().0.to_le_bytes(),
-            &[0; 4],
+            &keys.generation().0.to_le_bytes(),
             pack.as_bytes(),
         ]
         .concat();
         let key = SealedPackKey::seal(&secret, keys, &info(repository, &prefix), env);
         let bytes = [prefix.as_slice(), &key.encapsulated, &key.sealed].concat();
         let bytes = bytes.try_into().expect("the parts add up to the header's length");
-        (Self { aead, domain: keys.domain(), bytes, key }, secret)
+        let (domain, generation) = (keys.domain(), keys.generation());
+        (Self { aead, domain, generation, bytes, key }, secret)
     }
 
     /// Parses the first bytes of a pack; more bytes behind the header are ignored.
@@ -62,9 +66,9 @@ impl PackHeader {
         let [version, aead, suite, zero] = take(&mut rest);
         check_version(pack, version)?;
         let domain = DomainId(u32::from_le_bytes(take(&mut rest)));
-        let generation = u32::from_le_bytes(take(&mut rest));
+        let generation = Generation(u32::from_le_bytes(take(&mut rest)));
         let name = PackId::from_bytes(take(&mut rest));
-        if suite != SUITE || zero != 0 || generation != 0 {
+        if suite != SUITE || zero != 0 {
             return Err(damaged("its header has fields with impossible values"));
         }
         if name != *pack {
@@ -72,7 +76,7 @@ impl PackHeader {
         }
         let key = SealedPackKey { encapsulated: take(&mut rest), sealed: take(&mut rest) };
         let aead = Aead::from_u8(aead, ObjectName::Pack(*pack))?;
-        Ok(Self { aead, domain, bytes, key })
+        Ok(Self { aead, domain, generation, bytes, key })
     }
 
     /// Opens the pack key.
@@ -88,7 +92,7 @@ impl PackHeader {
             return Err(Error::damaged(object, detail));
         }
         let prefix = self.bytes.first_chunk::<PREFIX_LEN>().expect("the header is longer");
-        self.key.open(keys, &info(repository, prefix), &object)
+        self.key.open(keys, self.generation, &info(repository, prefix), &object)
     }
 }
 

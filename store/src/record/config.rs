@@ -124,7 +124,7 @@ impl UncheckedConfig {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let object = ObjectName::Config;
         let damaged = |detail: &str| Error::damaged(object, detail);
-        let content = unframe(&object, &MAGIC, FORMAT_VERSION, bytes)?;
+        let (_, content) = unframe(&object, &MAGIC, FORMAT_VERSION, bytes)?;
         let (body, code) =
             content.split_last_chunk::<CODE_LEN>().ok_or_else(|| damaged("it is too short"))?;
         let wire: Wire = from_cbor(&object, body)?;

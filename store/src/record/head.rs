@@ -1,6 +1,6 @@
 //! The head: the one small mutable record of a repository, and the chain that it forms.
 
-use crate::crypto::{MetadataKey, RecordContext, RecordKind};
+use crate::crypto::{Generation, MetadataKey, RecordContext, RecordKind};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::id::{RepositoryId, TransactionId};
@@ -94,6 +94,14 @@ impl Head {
         let plain = key.open(&context(repository), bytes)?;
         super::decode_versioned(&"head", &plain, HEAD_VERSION)
     }
+}
+
+/// The generation of the keys that a stored head says it was sealed by; nothing of it is verified.
+///
+/// # Errors
+/// As [`Head::open`].
+pub(crate) fn generation_of(bytes: &[u8], repository: RepositoryId) -> Result<Generation> {
+    MetadataKey::generation_of(&context(repository), bytes)
 }
 
 fn context(repository: RepositoryId) -> RecordContext<'static> {

@@ -6,12 +6,13 @@
 
 pub mod config;
 pub mod head;
+mod secret;
 pub mod slot;
 pub mod snapshot;
 
 pub use config::{ChunkSizes, Config, Sizes, UncheckedConfig};
 pub use head::Head;
-pub use slot::{KdfCost, KeySlot, Secret, SlotKind};
+pub use slot::{KdfCost, KeySlot, NewSlot, Secret, SlotKind};
 pub use snapshot::{SnapshotRecord, Summary};
 
 #[cfg(test)]
@@ -79,7 +80,7 @@ fn frame(magic: &[u8; 8], version: u32, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The body of what [`frame`] made.
+/// Version and body of what [`frame`] made.
 ///
 /// # Errors
 /// `Damaged`, `LimitExceeded`; `Unsupported` for a newer version. This framing stays for all versions.
@@ -88,7 +89,7 @@ fn unframe<'a>(
     magic: &[u8; 8],
     supported: u32,
     bytes: &'a [u8],
-) -> Result<&'a [u8]> {
+) -> Result<(u32, &'a [u8])> {
     check_len(object, bytes)?;
     let damaged = |detail: &str| Error::damaged(object.to_string(), detail);
     let (content, checksum) =
@@ -110,7 +111,7 @@ fn unframe<'a>(
     if version == 0 {
         return Err(damaged("it names version 0"));
     }
-    Ok(body)
+    Ok((version, body))
 }
 
 fn check_len(object: &dyn ToString, bytes: &[u8]) -> Result<()> {

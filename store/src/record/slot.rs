@@ -1,114 +1,33 @@
-//! Key slots: each holds the repository key, wrapped under one passphrase or key file.
+//! Key slots: each holds the repository keys, wrapped under one passphrase or key file.
 //!
 //! A slot commits to its wrapping key: no slot opens under two secrets, and a wrong secret is told from damage. Slots
-//! come and go without touching data.
+//! come and go without touching data. A slot of a later generation holds the keys of all generations before, too.
+
+pub use super::secret::{KdfCost, Secret};
 
 use super::{frame, from_cbor, to_cbor, unframe};
-use crate::crypto::{Aead, AeadKey, Key, RepositoryKey, TAG_LEN, derive};
+use crate::crypto::{
+    Aead, AeadKey, Generation, KEY_NAME_LEN, Key, KeyRing, RepositoryKey, TAG_LEN, derive,
+};
 use crate::env::{Env, Timestamp};
 use crate::error::{Error, Result};
 use crate::id::{ObjectName, RepositoryId, SlotId};
-use crate::limits::{ARGON2_KIB_MAX, ARGON2_LANES_MAX, ARGON2_PASSES_MAX, KEY_FILE_BYTES_MIN};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Version};
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
-use std::fmt;
+use std::cmp::Reverse;
 use zeroize::Zeroizing;
 
 const MAGIC: [u8; 8] = *b"stillks\0";
-const VERSION: u32 = 1;
+/// Holds the key of the first generation alone.
+const VERSION_FIRST: u32 = 1;
+/// Holds the keys of several generations.
+const VERSION_LATER: u32 = 2;
 const SALT_LEN: usize = 32;
-const WRAPPED_LEN: usize = 32 + TAG_LEN;
 
 const CONTEXT_KEY_FILE: &str = "stillpoint format 1: key file";
 const CONTEXT_WRAPPING: &str = "stillpoint format 1: key slot wrapping key";
 const CONTEXT_COMMITMENT: &str = "stillpoint format 1: key slot commitment";
-
-/// What opens a repository. `Debug` shows nothing of it; it is wiped when dropped.
-#[derive(Clone)]
-pub enum Secret {
-    /// Something a person remembers; stretched by Argon2id. Compared byte for byte, without Unicode normalisation.
-    Passphrase(Zeroizing<String>),
-    /// A file's content with at least 256 bits of randomness; costs nothing to use.
-    KeyFile(Zeroizing<Vec<u8>>),
-}
-
-impl Secret {
-    /// A passphrase.
-    pub fn passphrase(text: &str) -> Self {
-        Self::Passphrase(Zeroizing::new(text.to_owned()))
-    }
-
-    /// The content of a key file.
-    pub fn key_file(bytes: &[u8]) -> Self {
-        Self::KeyFile(Zeroizing::new(bytes.to_vec()))
-    }
-
-    /// The content of a new key file: one line of 64 hexadecimal digits.
-    pub fn generate_key_file(env: &dyn Env) -> Zeroizing<Vec<u8>> {
-        let mut key = Key::default();
-        env.fill_random(key.as_mut());
-        let mut line = Zeroizing::new(Vec::with_capacity(65));
-        for byte in key.iter() {
-            for digit in [byte >> 4, byte & 15] {
-                line.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
-            }
-        }
-        line.push(b'\n');
-        line
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Passphrase(_) => "Passphrase(redacted)",
-            Self::KeyFile(_) => "KeyFile(redacted)",
-        })
-    }
-}
-
-/// What Argon2id (RFC 9106) costs for one passphrase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KdfCost {
-    /// Memory, KiB.
-    pub memory_kib: u32,
-    /// Passes over the memory.
-    pub passes: u32,
-    /// Lanes; computed one behind the other.
-    pub lanes: u32,
-}
-
-impl Default for KdfCost {
-    /// 64 MiB and three passes: 0.2 s of one core.
-    fn default() -> Self {
-        Self { memory_kib: 64 << 10, passes: 3, lanes: 1 }
-    }
-}
-
-impl KdfCost {
-    /// The least that Argon2id allows: for tests, where a passphrase protects nothing.
-    pub const LEAST: Self = Self { memory_kib: 8, passes: 1, lanes: 1 };
-
-    /// Argon2id's parameters.
-    ///
-    /// # Errors
-    /// `LimitExceeded` before any memory is taken; `Invalid` where Argon2id allows no such parameters.
-    fn params(&self) -> Result<Params> {
-        for (what, found, limit) in [
-            ("memory for the passphrase in KiB", self.memory_kib, ARGON2_KIB_MAX),
-            ("passes over the passphrase", self.passes, ARGON2_PASSES_MAX),
-            ("lanes for the passphrase", self.lanes, ARGON2_LANES_MAX),
-        ] {
-            if found > limit {
-                let (found, limit) = (found.into(), limit.into());
-                return Err(Error::LimitExceeded { object: "key slot".into(), what, found, limit });
-            }
-        }
-        Params::new(self.memory_kib, self.passes, self.lanes, Some(32))
-            .map_err(|error| Error::Invalid(format!("cost of the passphrase: {error}")))
-    }
-}
 
 /// How a slot's secret becomes a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,16 +47,36 @@ struct Terms {
     created_seconds: i64,
     created_nanos: u32,
     salt: ByteArray<SALT_LEN>,
+    /// The newest generation in the slot.
+    #[serde(default, skip_serializing_if = "Generation::is_first")]
+    generation: Generation,
+    /// The name of the newest key; always there but in the first generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<ByteArray<KEY_NAME_LEN>>,
+    /// See [`KeySlot::replaces`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replaces: Option<ByteArray<32>>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Wire {
     terms: ByteBuf,
     commitment: ByteArray<32>,
-    wrapped: ByteArray<WRAPPED_LEN>,
+    wrapped: ByteBuf,
 }
 
-/// One wrapped copy of the repository key.
+/// What a new slot is made for.
+#[derive(Debug, Clone, Copy)]
+pub struct NewSlot<'a> {
+    /// What opens it.
+    pub secret: &'a Secret,
+    /// What the user calls it.
+    pub label: &'a str,
+    /// What one try of a passphrase costs; a key file costs nothing.
+    pub cost: KdfCost,
+}
+
+/// One wrapped copy of the repository keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySlot {
     id: SlotId,
@@ -145,47 +84,49 @@ pub struct KeySlot {
     /// The terms as they are stored: what is authenticated.
     terms_bytes: Vec<u8>,
     commitment: [u8; 32],
-    wrapped: [u8; WRAPPED_LEN],
+    wrapped: Vec<u8>,
 }
 
 impl KeySlot {
-    /// Wraps the repository key under a secret in a new slot. `cost` counts for passphrases alone.
+    /// Wraps the repository keys under a secret. `replaces` is for a slot that begins a rotation.
     ///
     /// # Errors
     /// `Invalid` for an empty passphrase, a key file that is too short or a cost that Argon2id does not allow;
     /// `LimitExceeded` for a cost that no reader would accept.
     pub fn wrap(
-        key: &RepositoryKey,
-        secret: &Secret,
+        keys: &KeyRing,
+        new: &NewSlot<'_>,
         repository: &RepositoryId,
-        label: &str,
-        cost: KdfCost,
+        replaces: Option<[u8; 32]>,
         env: &dyn Env,
     ) -> Result<Self> {
-        check_strength(secret)?;
+        new.secret.check_strength()?;
         let id = SlotId::random(env);
         let mut salt = [0u8; SALT_LEN];
         env.fill_random(&mut salt);
-        let now = env.now();
+        let (now, generation) = (env.now(), keys.generation());
         let terms = Terms {
-            kind: match secret {
-                Secret::Passphrase(_) => SlotKind::Passphrase(cost),
+            kind: match new.secret {
+                Secret::Passphrase(_) => SlotKind::Passphrase(new.cost),
                 Secret::KeyFile(_) => SlotKind::KeyFile,
             },
-            label: label.to_owned(),
+            label: new.label.to_owned(),
             created_seconds: now.seconds,
             created_nanos: now.nanos,
             salt: ByteArray::new(salt),
+            generation,
+            key: (!generation.is_first()).then(|| ByteArray::new(keys.name())),
+            replaces: replaces.map(ByteArray::new),
         };
         let terms_bytes = to_cbor(&terms);
-        let root = stretch(secret, &terms)?;
-        let mut wrapped = [0u8; WRAPPED_LEN];
-        wrapping_key(&root).seal(
-            0,
-            &associated_data(repository, &id, &terms_bytes),
-            key.expose(),
-            &mut wrapped,
-        );
+        let root = stretch(new.secret, &terms)?;
+        let content = match generation {
+            Generation::FIRST => Zeroizing::new(keys.newest().expose().to_vec()),
+            _ => keys.encode(),
+        };
+        let mut wrapped = vec![0u8; content.len() + TAG_LEN];
+        let data = associated_data(repository, &id, &terms_bytes);
+        wrapping_key(&root).seal(0, &data, &content, &mut wrapped);
         Ok(Self { id, terms, terms_bytes, commitment: commitment(&root), wrapped })
     }
 
@@ -209,14 +150,33 @@ impl KeySlot {
         self.terms.kind
     }
 
+    /// The newest generation of the keys that it holds.
+    pub fn generation(&self) -> Generation {
+        self.terms.generation
+    }
+
+    /// True if the newest key that it holds is the newest of this ring.
+    pub fn holds(&self, keys: &KeyRing) -> bool {
+        let name = ByteArray::new(keys.name());
+        self.generation() == keys.generation() && self.terms.key.is_none_or(|key| key == name)
+    }
+
+    /// For the slot that begins a rotation: BLAKE3 of the stored head that the rotation is about to replace. As long as
+    /// that very head stands, the rotation has not been completed, and the head counts although older keys seal it.
+    pub fn replaces(&self) -> Option<[u8; 32]> {
+        self.terms.replaces.map(ByteArray::into_array)
+    }
+
     /// The object's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let wire = Wire {
             terms: ByteBuf::from(self.terms_bytes.clone()),
             commitment: ByteArray::new(self.commitment),
-            wrapped: ByteArray::new(self.wrapped),
+            wrapped: ByteBuf::from(self.wrapped.clone()),
         };
-        frame(&MAGIC, VERSION, &to_cbor(&wire))
+        let is_first = self.generation().is_first();
+        let version = if is_first { VERSION_FIRST } else { VERSION_LATER };
+        frame(&MAGIC, version, &to_cbor(&wire))
     }
 
     /// Parses the object's bytes.
@@ -225,8 +185,16 @@ impl KeySlot {
     /// `Damaged`; `LimitExceeded`, also where the cost is beyond the caps; `Unsupported` for a newer version.
     pub fn parse(id: SlotId, bytes: &[u8]) -> Result<Self> {
         let object = ObjectName::Key(id);
-        let wire: Wire = from_cbor(&object, unframe(&object, &MAGIC, VERSION, bytes)?)?;
+        let (version, body) = unframe(&object, &MAGIC, VERSION_LATER, bytes)?;
+        let wire: Wire = from_cbor(&object, body)?;
         let terms: Terms = from_cbor(&object, &wire.terms)?;
+        let is_later = version == VERSION_LATER;
+        if is_later == terms.generation.is_first()
+            || is_later != terms.key.is_some()
+            || (terms.replaces.is_some() && !is_later)
+        {
+            return Err(Error::damaged(object, "its version is not that of its keys"));
+        }
         if terms.created_nanos >= 1_000_000_000 {
             return Err(Error::damaged(object, "its time of creation is impossible"));
         }
@@ -241,7 +209,7 @@ impl KeySlot {
             terms,
             terms_bytes: wire.terms.into_vec(),
             commitment: wire.commitment.into_array(),
-            wrapped: wire.wrapped.into_array(),
+            wrapped: wire.wrapped.into_vec(),
         })
     }
 
@@ -254,12 +222,12 @@ impl KeySlot {
         )
     }
 
-    /// Unwraps the repository key.
+    /// Unwraps the repository keys.
     ///
     /// # Errors
     /// `WrongSecret`; `Damaged` where the secret is right and the rest does not fit, or the slot belongs to another
     /// repository.
-    pub fn unwrap(&self, secret: &Secret, repository: &RepositoryId) -> Result<RepositoryKey> {
+    pub fn unwrap(&self, secret: &Secret, repository: &RepositoryId) -> Result<KeyRing> {
         if !self.takes(secret) {
             return Err(Error::WrongSecret);
         }
@@ -268,19 +236,45 @@ impl KeySlot {
         if blake3::Hash::from_bytes(commitment(&root)) != self.commitment {
             return Err(Error::WrongSecret);
         }
-        let mut key = Key::default();
+        let damaged = |detail: &str| Error::damaged(ObjectName::Key(self.id), detail);
+        let unfit = || damaged("the secret is right but its seal does not fit");
+        let len = self.wrapped.len().checked_sub(TAG_LEN).ok_or_else(unfit)?;
+        let mut content = Zeroizing::new(vec![0u8; len]);
         let data = associated_data(repository, &self.id, &self.terms_bytes);
-        wrapping_key(&root).open(0, &data, &self.wrapped, key.as_mut()).map_err(|_| {
-            Error::damaged(
-                ObjectName::Key(self.id),
-                "the secret is right but its seal does not fit",
-            )
-        })?;
-        Ok(RepositoryKey::from_bytes(&key))
+        wrapping_key(&root).open(0, &data, &self.wrapped, &mut content).map_err(|_| unfit())?;
+        let keys = if self.generation().is_first() {
+            let key = content.as_slice().try_into().ok();
+            key.map(|key| KeyRing::new(RepositoryKey::from_bytes(key)))
+        } else {
+            KeyRing::decode(&content)
+        };
+        keys.filter(|keys| self.holds(keys))
+            .ok_or_else(|| damaged("it holds other keys than it says"))
     }
 }
 
-/// Tries a secret on all slots of its kind. A slot that does not parse is passed over if another one opens.
+/// The slots that a secret opens and their keys, newest generation first; each is tried when it is asked for. Slots of
+/// other secrets are left out; one that cannot be read is an error in the place where it would stand.
+pub fn openings<'a>(
+    slots: impl IntoIterator<Item = (SlotId, &'a [u8])>,
+    secret: &Secret,
+    repository: &RepositoryId,
+) -> impl Iterator<Item = Result<(KeySlot, KeyRing)>> {
+    let parse = |(id, bytes)| KeySlot::parse(id, bytes);
+    let mut parsed: Vec<Result<KeySlot>> = slots.into_iter().map(parse).collect();
+    // A stable sort: within a generation they stay as they were listed.
+    parsed.sort_by_key(|slot| Reverse(slot.as_ref().ok().map(KeySlot::generation)));
+    parsed.into_iter().filter_map(|slot| {
+        let opened = slot.and_then(|slot| Ok((slot.unwrap(secret, repository)?, slot)));
+        match opened {
+            Ok((keys, slot)) => Some(Ok((slot, keys))),
+            Err(Error::WrongSecret) => None,
+            Err(error) => Some(Err(error)),
+        }
+    })
+}
+
+/// The newest keys that a secret opens. A slot that cannot be read is passed over if another one opens.
 ///
 /// # Errors
 /// `WrongSecret` where all slots were readable and none opens; otherwise the error of the first that was not.
@@ -288,31 +282,17 @@ pub fn unlock<'a>(
     slots: impl IntoIterator<Item = (SlotId, &'a [u8])>,
     secret: &Secret,
     repository: &RepositoryId,
-) -> Result<(SlotId, RepositoryKey)> {
+) -> Result<(SlotId, KeyRing)> {
     let mut first_error = None;
-    for (id, bytes) in slots {
-        match KeySlot::parse(id, bytes).and_then(|slot| slot.unwrap(secret, repository)) {
-            Ok(key) => return Ok((id, key)),
-            Err(Error::WrongSecret) => {}
+    for opened in openings(slots, secret, repository) {
+        match opened {
+            Ok((slot, keys)) => return Ok((slot.id(), keys)),
             Err(error) => {
                 first_error.get_or_insert(error);
             }
         }
     }
     Err(first_error.unwrap_or(Error::WrongSecret))
-}
-
-fn check_strength(secret: &Secret) -> Result<()> {
-    match secret {
-        Secret::Passphrase(text) if text.is_empty() => {
-            Err(Error::Invalid("the passphrase is empty".into()))
-        }
-        Secret::KeyFile(bytes) if bytes.len() < KEY_FILE_BYTES_MIN => Err(Error::Invalid(format!(
-            "the key file holds {} bytes, it needs at least {KEY_FILE_BYTES_MIN}",
-            bytes.len()
-        ))),
-        _ => Ok(()),
-    }
 }
 
 /// The root of a slot's two keys: slow for a passphrase, at once for a key file.

@@ -2,8 +2,8 @@
 
 use super::config::*;
 use super::slot::*;
-use crate::crypto::RepositoryKey;
 use crate::crypto::test_env::SeededEnv;
+use crate::crypto::{Generation, KeyRing, RepositoryKey};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::id::{RepositoryId, SlotId};
@@ -28,8 +28,18 @@ fn key_file() -> Secret {
     Secret::key_file(&[1; 32])
 }
 
+fn ring() -> KeyRing {
+    KeyRing::new(root())
+}
+
+fn wrap_for(keys: &KeyRing, secret: &Secret, cost: KdfCost, env: &SeededEnv) -> Result<KeySlot> {
+    let replaces = (!keys.generation().is_first()).then_some([6; 32]);
+    let new = NewSlot { secret, label: "mine", cost };
+    KeySlot::wrap(keys, &new, &REPOSITORY, replaces, env)
+}
+
 fn wrap(secret: &Secret, env: &SeededEnv) -> KeySlot {
-    KeySlot::wrap(&root(), secret, &REPOSITORY, "mine", KdfCost::LEAST, env).unwrap()
+    wrap_for(&ring(), secret, KdfCost::LEAST, env).unwrap()
 }
 
 /// The configuration comes back as it was, for the holder of the key alone.
@@ -50,7 +60,7 @@ fn configurations_round_trip() {
 }
 
 /// Flips, cuts and excess length of a record in the clear are damage; a newer version is unsupported.
-fn check_damage(bytes: &[u8], parse: &dyn Fn(&[u8]) -> Result<()>) {
+fn check_damage(bytes: &[u8], newest: u32, parse: &dyn Fn(&[u8]) -> Result<()>) {
     parse(bytes).unwrap();
     for byte in 0..bytes.len() {
         for bit in 0..8 {
@@ -63,9 +73,13 @@ fn check_damage(bytes: &[u8], parse: &dyn Fn(&[u8]) -> Result<()>) {
         assert!(matches!(error, Error::Damaged { .. }), "cut to {byte}: {error}");
     }
     let magic = bytes.first_chunk::<8>().unwrap();
-    let newer = super::frame(magic, 2, b"whatever comes then");
+    let newer = super::frame(magic, newest + 1, b"whatever comes then");
     let error = parse(&newer).unwrap_err();
-    assert!(matches!(error, Error::Unsupported { found: 2, supported: 1, .. }), "{error}");
+    let is_newer = |found, supported| found == newest + 1 && supported == newest;
+    assert!(
+        matches!(error, Error::Unsupported { found, supported, .. } if is_newer(found, supported)),
+        "{error}"
+    );
     let error = parse(&super::frame(magic, 0, b"")).unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
     let error = parse(&vec![0; RECORD_BYTES_MAX + 1]).unwrap_err();
@@ -78,16 +92,19 @@ fn check_damage(bytes: &[u8], parse: &dyn Fn(&[u8]) -> Result<()>) {
 #[test]
 fn damaged_configurations_are_refused() {
     let bytes = config(&SeededEnv::new(1)).encode(&root().metadata());
-    check_damage(&bytes, &|bytes| UncheckedConfig::parse(bytes).map(|_| ()));
+    check_damage(&bytes, 1, &|bytes| UncheckedConfig::parse(bytes).map(|_| ()));
 }
 
 /// A damaged key slot is named as damaged, never as a wrong passphrase.
 #[test]
 fn damaged_slots_are_refused() {
-    let slot = wrap(&key_file(), &SeededEnv::new(1));
-    check_damage(&slot.encode(), &|bytes| {
-        unlock([(slot.id(), bytes)], &key_file(), &REPOSITORY).map(|_| ())
-    });
+    let env = SeededEnv::new(1);
+    for keys in [ring(), ring().rotated(&env).unwrap()] {
+        let slot = wrap_for(&keys, &key_file(), KdfCost::LEAST, &env).unwrap();
+        check_damage(&slot.encode(), 2, &|bytes| {
+            unlock([(slot.id(), bytes)], &key_file(), &REPOSITORY).map(|_| ())
+        });
+    }
 }
 
 /// Each slot opens with its own secret; any other secret is wrong, and nothing else is said.
@@ -106,7 +123,7 @@ fn slots_open_with_their_secret() {
     let all = || stored.iter().map(|(id, bytes)| (*id, bytes.as_slice()));
     for (secret, slot) in secrets.iter().zip(&slots) {
         let (id, key) = unlock(all(), secret, &REPOSITORY).unwrap();
-        assert_eq!((id, key.expose()), (slot.id(), root().expose()));
+        assert_eq!((id, key.newest().expose()), (slot.id(), root().expose()));
         let parsed = KeySlot::parse(slot.id(), &slot.encode()).unwrap();
         assert_eq!(&parsed, slot);
         assert_eq!((parsed.label(), parsed.created()), ("mine", env.now()));
@@ -122,6 +139,49 @@ fn slots_open_with_their_secret() {
         assert!(matches!(error, Error::WrongSecret), "{error}");
     }
     assert!(matches!(unlock([], &key_file(), &REPOSITORY), Err(Error::WrongSecret)));
+}
+
+/// A slot of later keys gives them and all before; of several slots that a secret opens, the newest comes first.
+#[test]
+fn slots_of_later_generations() {
+    let env = SeededEnv::new(9);
+    let second = ring().rotated(&env).unwrap();
+    let third = second.rotated(&env).unwrap();
+    let secret = Secret::passphrase("correct horse");
+    let slots = [&second, &ring(), &third].map(|keys| {
+        let slot = wrap_for(keys, &secret, KdfCost::LEAST, &env).unwrap();
+        assert!(slot.holds(keys));
+        slot
+    });
+    let stored = slots.each_ref().map(|slot| (slot.id(), slot.encode()));
+    let all = || stored.iter().map(|(id, bytes)| (*id, bytes.as_slice()));
+    let found: Vec<_> =
+        openings(all(), &secret, &REPOSITORY).map(|opened| opened.unwrap()).collect();
+    let generations: Vec<_> = found.iter().map(|(slot, _)| slot.generation().0).collect();
+    assert_eq!(generations, [2, 1, 0]);
+    for ((slot, keys), expected) in found.iter().zip([&third, &second, &ring()]) {
+        assert_eq!(keys.encode(), expected.encode());
+        assert_eq!(slot.replaces(), (!slot.generation().is_first()).then_some([6; 32]));
+        assert!(slot.holds(keys) && slot.generation() == keys.generation());
+    }
+    assert_eq!(unlock(all(), &secret, &REPOSITORY).unwrap().0, slots[2].id());
+    assert!(!slots[0].holds(&ring().rotated(&env).unwrap()), "another key of the same generation");
+}
+
+/// A slot whose version does not fit its keys is damaged: an old program must never take later keys for the first.
+#[test]
+fn versions_fit_generations() {
+    let env = SeededEnv::new(10);
+    let later = ring().rotated(&env).unwrap();
+    for (keys, wrong) in [(ring(), 2), (later, 1)] {
+        let slot = wrap_for(&keys, &key_file(), KdfCost::LEAST, &env).unwrap();
+        let bytes = slot.encode();
+        let magic = bytes.first_chunk::<8>().unwrap();
+        let changed = super::frame(magic, wrong, &bytes[12..bytes.len() - 32]);
+        let error = KeySlot::parse(slot.id(), &changed).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        assert_eq!(slot.generation() == Generation::FIRST, wrong == 2);
+    }
 }
 
 /// A slot under another name or of another repository does not open, although the secret is right.
@@ -162,15 +222,15 @@ fn costs_are_capped() {
         KdfCost { passes: ARGON2_PASSES_MAX + 1, ..least },
         KdfCost { lanes: ARGON2_LANES_MAX + 1, memory_kib: 1 << 20, ..least },
     ] {
-        let result = KeySlot::wrap(&root(), &secret, &REPOSITORY, "", cost, &env);
+        let result = wrap_for(&ring(), &secret, cost, &env);
         assert!(matches!(result, Err(Error::LimitExceeded { .. })), "{result:?}");
     }
     for cost in [KdfCost { passes: 0, ..least }, KdfCost { memory_kib: 7, ..least }] {
-        let result = KeySlot::wrap(&root(), &secret, &REPOSITORY, "", cost, &env);
+        let result = wrap_for(&ring(), &secret, cost, &env);
         assert!(matches!(result, Err(Error::Invalid(_))), "{result:?}");
     }
     let cost = KdfCost { memory_kib: 1 << 16, ..least };
-    let slot = KeySlot::wrap(&root(), &secret, &REPOSITORY, "", cost, &env).unwrap();
+    let slot = wrap_for(&ring(), &secret, cost, &env).unwrap();
     let dearer = replace(&slot.encode(), b"jmemory_kib\x1a\0", |byte| *byte = 0xff);
     let error = KeySlot::parse(slot.id(), &dearer).unwrap_err();
     let found = (0xff << 24) + (1 << 16);
@@ -205,7 +265,7 @@ fn forged_terms_are_noticed() {
 fn weak_secrets_are_refused() {
     let env = SeededEnv::new(7);
     for secret in [Secret::passphrase(""), Secret::key_file(b""), Secret::key_file(&[1; 31])] {
-        let result = KeySlot::wrap(&root(), &secret, &REPOSITORY, "", KdfCost::LEAST, &env);
+        let result = wrap_for(&ring(), &secret, KdfCost::LEAST, &env);
         assert!(matches!(result, Err(Error::Invalid(_))), "{result:?}");
     }
     assert_eq!(format!("{:?}", Secret::passphrase("hidden")), "Passphrase(redacted)");

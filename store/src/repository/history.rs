@@ -1,6 +1,8 @@
 //! The last head that this host saw, kept in the cache folder: shows when storage was rolled back.
 
 use super::{HeadView, Repository};
+use crate::crypto::Generation;
+use crate::error::{Error, Result};
 use std::fs;
 use std::path::PathBuf;
 
@@ -11,15 +13,36 @@ impl Repository {
 
     /// Compares a head with the newest one seen before, notes a roll-back, and remembers it when it is newer.
     /// A cache that cannot be read or written only loses this protection; it never stops the work.
-    pub(super) fn remember_head(&self, view: &HeadView) {
-        let Some(path) = self.head_memory() else { return };
+    ///
+    /// # Errors
+    /// `Damaged` when a head of newer keys was seen before: whoever holds older keys could have made this one.
+    pub(super) fn remember_head(&self, view: &HeadView) -> Result<()> {
+        let Some(path) = self.head_memory() else { return Ok(()) };
         let hash = stillpoint_chunker::ChunkId::from_bytes(view.hash);
-        let line = format!("{} {hash}\n", view.seq());
+        let generation = view.generation();
+        let line = match generation {
+            Generation::FIRST => format!("{} {hash}\n", view.seq()),
+            later => format!("{} {hash} {later}\n", view.seq()),
+        };
         let seen = fs::read_to_string(&path).unwrap_or_default();
         if seen == line {
-            return;
+            return Ok(());
         }
-        let seen_seq = seen.split(' ').next().and_then(|seq| seq.parse::<u64>().ok()).unwrap_or(0);
+        let mut seen = seen.split_whitespace();
+        let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok());
+        let seen_seq = number(seen.next()).unwrap_or(0);
+        let seen_generation = number(seen.nth(1)).unwrap_or(0);
+        if seen_generation > u64::from(generation.0) {
+            return Err(Error::damaged(
+                "head",
+                format!(
+                    "its keys are of generation {generation}, this host has seen generation {seen_generation} in use; \
+                     somebody who has the older keys may have replaced it (if you restored an old copy of the \
+                     repository yourself, remove {})",
+                    path.display()
+                ),
+            ));
+        }
         if seen_seq > view.seq() {
             self.note(format!(
                 "the repository is older than this host remembers: its head is number {}, number {seen_seq} was \
@@ -35,5 +58,6 @@ impl Repository {
             let _ = fs::create_dir_all(dir);
         }
         let _ = fs::write(&path, line);
+        Ok(())
     }
 }

@@ -1,11 +1,23 @@
 //! Key slots of an open repository: listing, adding, removing.
 
-use super::Repository;
+use super::{HeadView, Repository};
 use crate::backend;
 use crate::error::{Error, Result};
 use crate::id::{ObjectKind, ObjectName, SlotId};
 use crate::limits::RECORD_BYTES_MAX;
-use crate::record::{KdfCost, KeySlot, Secret};
+use crate::record::{KdfCost, KeySlot, NewSlot, Secret};
+use std::sync::Arc;
+
+/// What a slot is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyState {
+    /// Its secret opens the repository.
+    InUse,
+    /// It belongs to a rotation that is under way, or was interrupted and can still be completed.
+    Pending,
+    /// It holds keys that are not in use: a rotation replaced them, or the one that brought them came to nothing.
+    Outdated,
+}
 
 impl Repository {
     /// The slot whose secret opened the repository.
@@ -25,25 +37,60 @@ impl Repository {
         Ok(slots)
     }
 
+    /// What a slot is good for under this head.
+    pub fn key_state(&self, slot: &KeySlot, view: &HeadView) -> KeyState {
+        if slot.holds(&self.keys) {
+            KeyState::InUse
+        } else if slot.replaces() == Some(view.hash) {
+            KeyState::Pending
+        } else {
+            KeyState::Outdated
+        }
+    }
+
     /// Adds a slot that opens with `secret`; the others stay. `cost` counts for passphrases alone.
-    pub fn add_key(&self, secret: &Secret, label: &str, cost: KdfCost) -> Result<SlotId> {
-        let slot = KeySlot::wrap(&self.key, secret, &self.id(), label, cost, &*self.env)?;
-        backend::put(&*self.backend, &ObjectName::Key(slot.id()), &slot.encode())?;
+    ///
+    /// # Errors
+    /// `KeysRotated` when that happened meanwhile: then the slot is removed again.
+    pub fn add_key(
+        self: &Arc<Self>,
+        secret: &Secret,
+        label: &str,
+        cost: KdfCost,
+    ) -> Result<SlotId> {
+        self.settle()?;
+        let new = NewSlot { secret, label, cost };
+        let slot = KeySlot::wrap(&self.keys, &new, &self.id(), None, &*self.env)?;
+        let name = ObjectName::Key(slot.id());
+        backend::put(&*self.backend, &name, &slot.encode())?;
+        if let Err(Error::KeysRotated) = self.head() {
+            self.backend.remove(&name)?;
+            return Err(Error::KeysRotated);
+        }
         Ok(slot.id())
     }
 
     /// Removes a slot.
     ///
     /// # Errors
-    /// `Invalid` for the last slot, which would make the repository unreadable for ever, and for one that is not there.
-    pub fn remove_key(&self, id: SlotId) -> Result<()> {
+    /// `Invalid` for the last slot in use, which would make the repository unreadable for ever, for one of a rotation
+    /// that is under way, and for one that is not there.
+    pub fn remove_key(self: &Arc<Self>, id: SlotId) -> Result<()> {
+        self.settle()?;
         let slots = self.key_slots()?;
-        if !slots.iter().any(|slot| slot.id() == id) {
+        let Some(slot) = slots.iter().find(|slot| slot.id() == id) else {
             return Err(Error::Invalid(format!("there is no key {id}")));
-        }
-        if slots.len() == 1 {
+        };
+        if slot.holds(&self.keys) {
+            if slots.iter().filter(|slot| slot.holds(&self.keys)).count() == 1 {
+                return Err(Error::Invalid(
+                    "this is the only key: without it nobody could ever read the repository".into(),
+                ));
+            }
+        } else if self.key_state(slot, &self.head()?) == KeyState::Pending {
             return Err(Error::Invalid(
-                "this is the only key: without it nobody could ever read the repository".into(),
+                "a rotation of the keys needs it, which is under way or was interrupted; run `key rotate` to end it"
+                    .into(),
             ));
         }
         self.backend.remove(&ObjectName::Key(id))

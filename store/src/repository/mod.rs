@@ -4,32 +4,38 @@ mod forget;
 mod history;
 mod index_sync;
 mod keys;
+mod rotate;
 mod snapshots;
+mod unlock;
 mod view;
 
 pub use forget::Forgotten;
 pub use index_sync::SharedIndex;
 pub(crate) use index_sync::lost_chunk;
+pub use keys::KeyState;
+pub use rotate::{OtherKeys, Rotation};
 pub use snapshots::Snapshot;
 pub use view::HeadView;
 pub(crate) use view::{Attempt, CatalogueEdit};
 
-use crate::backend::{self, Backend, ObjectBytes};
+use crate::backend::{self, Backend};
 use crate::cancel::Cancel;
 use crate::catalogue::{self, CatalogueNodes, CatalogueSchema};
-use crate::crypto::{DomainKeys, MetadataKey, RepositoryKey};
+use crate::crypto::{DomainKeys, Generation, KeyRing, MetadataKey, RepositoryKey};
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::id::{ChunkKind, DomainId, ObjectKind, ObjectName, RepositoryId, SlotId};
+use crate::id::{ChunkKind, DomainId, ObjectName, RepositoryId, SlotId};
 use crate::index::Index;
-use crate::limits::{KEY_SLOTS_MAX, RECORD_BYTES_MAX};
+use crate::limits::RECORD_BYTES_MAX;
 use crate::pack::Level;
-use crate::record::slot::unlock;
-use crate::record::{ChunkSizes, Config, Head, KdfCost, KeySlot, Secret, Sizes, UncheckedConfig};
+use crate::record::{
+    ChunkSizes, Config, Head, KdfCost, KeySlot, NewSlot, Secret, Sizes, UncheckedConfig,
+};
 use crate::tree::{Builder, TreeParams};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use stillpoint_chunker::{Chunker, Gear, Params, Profile};
+use unlock::Unlocked;
 
 /// What opening an index gives: the index, and a sentence for the user when it had to be made anew.
 pub struct OpenedIndex {
@@ -61,6 +67,14 @@ impl OpenOptions {
             index: Arc::new(|_| Err(Error::Invalid("there is no folder for an index".into()))),
             cancel: Cancel::new(),
         }
+    }
+
+    /// The same with the folder of this repository in the cache.
+    fn for_repository(mut self, repository: &RepositoryId) -> Self {
+        if let Some(dir) = &mut self.cache_dir {
+            dir.push(repository.to_string());
+        }
+        self
     }
 }
 
@@ -115,12 +129,14 @@ pub struct Repository {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) env: Arc<dyn Env>,
     pub(crate) config: Config,
-    pub(crate) key: RepositoryKey,
+    pub(crate) keys: KeyRing,
     pub(crate) metadata: MetadataKey,
     pub(crate) domain: DomainKeys,
     pub(crate) options: OpenOptions,
     /// The slot that opened the repository.
     pub(crate) slot: SlotId,
+    /// BLAKE3 of the head that the rotation which brought our newest keys has not replaced yet.
+    pending: Mutex<Option<[u8; 32]>>,
     index: Mutex<Option<Arc<SharedIndex>>>,
     notices: Mutex<Vec<String>>,
     gear: OnceLock<Arc<Gear>>,
@@ -143,10 +159,11 @@ impl Repository {
         }
         backend.initialise()?;
         let config = new_config(&*env, create);
-        let key = RepositoryKey::generate(&*env);
-        let metadata = key.metadata();
+        let keys = KeyRing::new(RepositoryKey::generate(&*env));
+        let metadata = keys.metadata();
         let repository = config.repository;
-        let slot = KeySlot::wrap(&key, secret, &repository, &create.label, create.kdf, &*env)?;
+        let new = NewSlot { secret, label: &create.label, cost: create.kdf };
+        let slot = KeySlot::wrap(&keys, &new, &repository, None, &*env)?;
         backend::put(&*backend, &ObjectName::Key(slot.id()), &slot.encode())?;
         let mut nodes = CatalogueNodes::new(&*backend, repository, &metadata, &*env, 0);
         let params = catalogue::params(&metadata);
@@ -161,13 +178,15 @@ impl Repository {
         }
         // The config comes last: only a repository that has one exists.
         backend::put(&*backend, &ObjectName::Config, &config.encode(&metadata))?;
-        Ok(Arc::new(Self::assemble(backend, env, config, key, slot.id(), options)))
+        let unlocked = Unlocked { slot: slot.id(), keys, pending: None, notice: None };
+        let options = options.for_repository(&repository);
+        Ok(Arc::new(Self::assemble(backend, env, config, unlocked, options)))
     }
 
-    /// Opens a repository: reads the config and one key slot, nothing else.
+    /// Opens a repository: reads the config and key slots; the head too if the keys were rotated.
     ///
     /// # Errors
-    /// `NoRepository`, `WrongSecret`, `Unsupported`, `Damaged`.
+    /// `NoRepository`, `WrongSecret`, `StaleSecret`, `Unsupported`, `Damaged`.
     pub fn open(
         backend: Arc<dyn Backend>,
         env: Arc<dyn Env>,
@@ -182,44 +201,56 @@ impl Repository {
             Err(error) => return Err(error),
         };
         let unverified = UncheckedConfig::parse(&config)?;
-        let slots = read_slots(&*backend)?;
-        let borrowed = slots.iter().map(|(id, bytes)| (*id, &**bytes));
-        let (slot, key) = unlock(borrowed, secret, &unverified.repository())?;
-        let config = unverified.check(&key.metadata())?;
-        Ok(Arc::new(Self::assemble(backend, env, config, key, slot, options)))
+        let unlocked = unlock::unlock(&*backend, secret, &unverified.repository())?;
+        let config = unverified.check(&unlocked.keys.metadata())?;
+        let options = options.for_repository(&config.repository);
+        Ok(Arc::new(Self::assemble(backend, env, config, unlocked, options)))
     }
 
     fn assemble(
         backend: Arc<dyn Backend>,
         env: Arc<dyn Env>,
         config: Config,
-        key: RepositoryKey,
-        slot: SlotId,
-        mut options: OpenOptions,
+        unlocked: Unlocked,
+        options: OpenOptions,
     ) -> Self {
-        let metadata = key.metadata();
-        let domain = key.domain(DomainId::default());
-        if let Some(dir) = &mut options.cache_dir {
-            dir.push(config.repository.to_string());
-        }
+        let Unlocked { slot, keys, pending, notice } = unlocked;
+        let metadata = keys.metadata();
+        let domain = keys.domain(DomainId::default());
         Self {
             backend,
             env,
             config,
-            key,
+            keys,
             metadata,
             domain,
             options,
             slot,
+            pending: Mutex::new(pending),
             index: Mutex::new(None),
-            notices: Mutex::new(Vec::new()),
+            notices: Mutex::new(notice.into_iter().map(str::to_owned).collect()),
             gear: OnceLock::new(),
         }
+    }
+
+    /// The same repository, opened by other keys.
+    fn unlocked_by(&self, unlocked: Unlocked) -> Self {
+        let (backend, env) = (Arc::clone(&self.backend), Arc::clone(&self.env));
+        Self::assemble(backend, env, self.config.clone(), unlocked, self.options.clone())
     }
 
     /// The repository's identity.
     pub fn id(&self) -> RepositoryId {
         self.config.repository
+    }
+
+    /// The generation of the keys that seal what is written.
+    pub fn generation(&self) -> Generation {
+        self.keys.generation()
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Option<[u8; 32]>> {
+        self.pending.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The parameters drawn at creation.
@@ -281,25 +312,4 @@ impl Repository {
     pub(crate) fn note(&self, message: String) {
         self.notices.lock().expect("no panic while noting").push(message);
     }
-}
-
-/// Reads all key slots.
-fn read_slots(backend: &dyn Backend) -> Result<Vec<(SlotId, ObjectBytes)>> {
-    let names = backend.list(ObjectKind::Key)?;
-    if names.len() > KEY_SLOTS_MAX {
-        let found = u64::try_from(names.len()).unwrap_or(u64::MAX);
-        let limit = u64::try_from(KEY_SLOTS_MAX).unwrap_or(u64::MAX);
-        return Err(Error::LimitExceeded { object: "keys".into(), what: "count", found, limit });
-    }
-    let mut slots = Vec::new();
-    for (name, _) in names {
-        let ObjectName::Key(id) = name else { continue };
-        match backend::read_whole(backend, &name, RECORD_BYTES_MAX) {
-            Ok(bytes) => slots.push((id, bytes)),
-            // Removed since it was listed.
-            Err(Error::Missing { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(slots)
 }

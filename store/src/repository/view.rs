@@ -5,6 +5,7 @@ use crate::catalogue::{
     CatalogueNodes, CatalogueSchema, ForgottenEntry, Key, LostEntry, PackEntry, SnapshotEntry,
     Tombstone, VerifiedEntry, decode_value, encode_value,
 };
+use crate::crypto::Generation;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::index::IndexState;
@@ -24,18 +25,30 @@ pub struct HeadView {
     pub(crate) hash: [u8; 32],
     /// The decoded head.
     pub(crate) head: Head,
+    /// The generation of the keys that seal it.
+    generation: Generation,
     packs: OnceLock<Arc<BTreeMap<PackId, PackEntry>>>,
 }
 
 impl HeadView {
-    pub(super) fn new(repository: Arc<Repository>, bytes: Vec<u8>, head: Head) -> Self {
+    pub(super) fn new(
+        repository: Arc<Repository>,
+        bytes: Vec<u8>,
+        head: Head,
+        generation: Generation,
+    ) -> Self {
         let hash = *blake3::hash(&bytes).as_bytes();
-        Self { repository, bytes, hash, head, packs: OnceLock::new() }
+        Self { repository, bytes, hash, head, generation, packs: OnceLock::new() }
     }
 
     /// The head's sequence number.
     pub fn seq(&self) -> u64 {
         self.head.seq
+    }
+
+    /// The generation of the keys that seal the head.
+    pub fn generation(&self) -> Generation {
+        self.generation
     }
 
     /// Packs born under a head older than this are not admitted.
@@ -263,18 +276,6 @@ pub(crate) enum Attempt {
 }
 
 impl Repository {
-    /// Reads and verifies the current head.
-    ///
-    /// # Errors
-    /// `Missing` when there is none, `Damaged` or `Unsupported` when it cannot be read.
-    pub fn head(self: &Arc<Self>) -> Result<HeadView> {
-        let bytes = self.backend.read_head()?.ok_or_else(|| Error::missing("head"))?;
-        let head = Head::open(&bytes, self.id(), &self.metadata)?;
-        let view = HeadView::new(Arc::clone(self), bytes, head);
-        self.remember_head(&view);
-        Ok(view)
-    }
-
     /// Tries once to move the head from `base` by `edit`.
     ///
     /// # Errors
@@ -302,8 +303,10 @@ impl Repository {
         let swapped = self.backend.swap_head(Some(&base.bytes), &bytes);
         let (committed, certain) = match swapped {
             Ok(crate::backend::Swap::Done) => {
-                let view = HeadView::new(Arc::clone(self), bytes, head);
-                self.remember_head(&view);
+                let view = HeadView::new(Arc::clone(self), bytes, head, self.generation());
+                *self.pending() = None;
+                // Newer keys may be in use already: then that is what is remembered.
+                let _ = self.remember_head(&view);
                 return Ok(Attempt::Committed(view));
             }
             Ok(crate::backend::Swap::Lost) => (false, true),
@@ -320,7 +323,8 @@ impl Repository {
             }
         };
         if committed {
-            return Ok(Attempt::Committed(HeadView::new(Arc::clone(self), bytes, head)));
+            let view = HeadView::new(Arc::clone(self), bytes, head, self.generation());
+            return Ok(Attempt::Committed(view));
         }
         if certain {
             // Nobody can name these nodes. Best effort: prune removes what stays behind.

@@ -48,8 +48,16 @@ pub fn create(backend: &Arc<dyn Backend>, env: &Arc<dyn Env>) -> Arc<Repository>
 }
 
 pub fn open(backend: &Arc<dyn Backend>, env: &Arc<dyn Env>) -> Result<Arc<Repository>> {
+    open_with(backend, env, &secret())
+}
+
+pub fn open_with(
+    backend: &Arc<dyn Backend>,
+    env: &Arc<dyn Env>,
+    secret: &Secret,
+) -> Result<Arc<Repository>> {
     let (backend, env) = (Arc::clone(backend), Arc::clone(env));
-    Repository::open(backend, env, &secret(), OpenOptions::in_memory())
+    Repository::open(backend, env, secret, OpenOptions::in_memory())
 }
 
 pub fn memory() -> (Arc<dyn Backend>, Arc<dyn Env>) {

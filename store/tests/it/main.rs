@@ -11,4 +11,6 @@ mod killed;
 mod lab;
 mod model;
 mod races;
+mod rotation;
+mod rotation_crashes;
 mod sessions;

@@ -8,21 +8,21 @@ use stillpoint_store::backend::{Backend, ObjectBytes, ObjectWriter, Swap};
 use stillpoint_store::prune::{MaxUnused, PruneOptions};
 use stillpoint_store::{Error, ObjectKind, ObjectName, Result, WriteOptions};
 
-type Deed = Box<dyn FnOnce() + Send>;
+pub type Deed = Box<dyn FnOnce() + Send>;
 
 /// What happens around the next swap of the head.
 #[derive(Default)]
-struct Plan {
-    before: Option<Deed>,
-    after: Option<Deed>,
+pub struct Plan {
+    pub before: Option<Deed>,
+    pub after: Option<Deed>,
     /// The answer of the swap is lost, its effect is not.
-    answer_lost: bool,
+    pub answer_lost: bool,
 }
 
 /// A backend whose next swap is accompanied by what others do.
-struct Meddled {
-    inner: Arc<dyn Backend>,
-    plan: Mutex<Plan>,
+pub struct Meddled {
+    pub inner: Arc<dyn Backend>,
+    pub plan: Mutex<Plan>,
 }
 
 impl Backend for Meddled {

@@ -6,7 +6,7 @@ use stillpoint_archive::entry::{
     Content, ContentItem, ContentSchema, Entry, EntryKind, ManifestSchema,
 };
 use stillpoint_store::backend::{MemoryBackend, read_whole};
-use stillpoint_store::crypto::{RecordContext, RecordKind};
+use stillpoint_store::crypto::{KeyRing, RecordContext, RecordKind};
 use stillpoint_store::id::{SlotId, TransactionId};
 use stillpoint_store::limits::PACK_BYTES_MAX;
 use stillpoint_store::pack::{
@@ -14,7 +14,7 @@ use stillpoint_store::pack::{
 };
 use stillpoint_store::record::config::{ChunkSizes, Config, Sizes};
 use stillpoint_store::record::head::Head;
-use stillpoint_store::record::slot::{KdfCost, KeySlot, Secret};
+use stillpoint_store::record::slot::{KdfCost, KeySlot, NewSlot, Secret};
 use stillpoint_store::record::snapshot::SnapshotRecord;
 use stillpoint_store::tree::memory::MemoryNodes;
 use stillpoint_store::tree::{Builder, NodeSource, Root, TreeParams};
@@ -39,8 +39,9 @@ pub fn seeds() -> Vec<Seed> {
         ("footer", "seed-two-frames", footer()),
         ("pack", "seed-whole", Vec::new()),
         ("config", "seed-usual", config()),
-        ("slot", "seed-passphrase", slot(&Secret::passphrase("correct horse battery staple"))),
-        ("slot", "seed-key-file", slot(&Secret::key_file(&[1; 64]))),
+        ("slot", "seed-passphrase", slot(&Secret::passphrase("correct horse battery staple"), 0)),
+        ("slot", "seed-key-file", slot(&Secret::key_file(&[1; 64]), 0)),
+        ("slot", "seed-rotated", slot(&Secret::key_file(&[1; 64]), 2)),
         ("head", "seed-first", head()),
         ("snapshot", "seed-usual", snapshot()),
     ];
@@ -124,9 +125,15 @@ fn config() -> Vec<u8> {
     without_checksum(config.encode(&metadata_key()))
 }
 
-fn slot(secret: &Secret) -> Vec<u8> {
-    let (env, cost) = (SeededEnv::new(4), KdfCost::LEAST);
-    let slot = KeySlot::wrap(&repository_key(), secret, &REPOSITORY, "laptop", cost, &env);
+fn slot(secret: &Secret, rotations: usize) -> Vec<u8> {
+    let env = SeededEnv::new(4);
+    let mut keys = KeyRing::new(repository_key());
+    for _ in 0..rotations {
+        keys = keys.rotated(&env).expect("far from the limit");
+    }
+    let replaces = (rotations > 0).then_some([6; 32]);
+    let new = NewSlot { secret, label: "laptop", cost: KdfCost::LEAST };
+    let slot = KeySlot::wrap(&keys, &new, &REPOSITORY, replaces, &env);
     without_checksum(slot.expect("the secret is strong enough").encode())
 }
 
