@@ -42,6 +42,11 @@ impl Context {
     /// # Errors
     /// Usage problems, what the secret's source gives, and what [`Repository::open`] gives.
     pub fn open(&self) -> Result<Arc<Repository>> {
+        Ok(self.open_with_secret()?.0)
+    }
+
+    /// As [`Self::open`], with the secret that opened it: it cannot be read from its source again.
+    pub fn open_with_secret(&self) -> Result<(Arc<Repository>, Secret)> {
         let backend = self.backend()?;
         // Asking for a passphrase makes no sense where there is nothing to open.
         if backend.size_bytes(&stillpoint_store::ObjectName::Config)?.is_none() {
@@ -51,7 +56,7 @@ impl Context {
         let secret = self.secret(Purpose::Open)?;
         let options = self.open_options();
         let repository = Repository::open(backend, Arc::clone(&self.env), &secret, options)?;
-        Ok(Arc::clone(self.opened.get_or_init(|| repository)))
+        Ok((Arc::clone(self.opened.get_or_init(|| repository)), secret))
     }
 
     /// Creates a repository at the place that the command line names.

@@ -147,7 +147,15 @@ fn advice(error: &Error) -> (Option<String>, u8) {
             hint("nothing was forgotten: leave it out, or run `stillpoint unprotect` first"),
             exit::FAILED,
         ),
-        Error::Conflict { .. } => (hint("nothing is lost: run the command again"), exit::CONFLICT),
+        Error::Conflict { .. } | Error::KeysRotated => {
+            (hint("nothing is lost: run the command again"), exit::CONFLICT)
+        }
+        Error::StaleSecret { .. } => (
+            hint(
+                "use the passphrase or key file that is in use now; `stillpoint key list` shows them",
+            ),
+            exit::WRONG_SECRET,
+        ),
         Error::Invalid(_) => (hint("`--help` explains the options"), exit::USAGE),
         Error::Io { action, .. } if *action == OPENING_CACHE => (
             hint("choose another directory with --cache-dir, or do without a cache: --no-cache"),
@@ -199,6 +207,8 @@ mod tests {
         check(Error::NoRepository { location: "/x".into() }, 10, "init");
         check(Error::WrongSecret, 12, "passphrase");
         check(Error::Conflict { detail: "pack".into() }, 11, "again");
+        check(Error::KeysRotated, 11, "again");
+        check(Error::StaleSecret { detail: "replaced".into() }, 12, "in use now");
         check(Error::Cancelled, 130, "nothing was committed");
         check(Error::Invalid("no".into()), 2, "--help");
         check(Error::damaged("pack", "short"), 1, "check");

@@ -5,7 +5,7 @@
 //! become part of a later head, and may be removed without looking at a clock.
 
 use crate::backend::{self, Backend};
-use crate::crypto::{MetadataKey, RecordContext, RecordKind};
+use crate::crypto::{Generation, MetadataKey, RecordContext, RecordKind};
 use crate::env::{Env, Timestamp};
 use crate::error::{Error, Result};
 use crate::id::{NodeId, ObjectName, PackId, RepositoryId, SnapshotId};
@@ -133,6 +133,9 @@ pub struct PackEntry {
     /// Chunks of kind node.
     #[serde(rename = "t")]
     pub node_chunks: u32,
+    /// The generation of the keys that seal it. A footer that another generation seals is not the one committed.
+    #[serde(rename = "g", default, skip_serializing_if = "Generation::is_first")]
+    pub generation: Generation,
 }
 
 /// What the catalogue says of a live snapshot.

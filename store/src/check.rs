@@ -119,7 +119,7 @@ impl Repository {
             }
             Some(_) => {}
         }
-        self.footer(id, entry.size_bytes)
+        self.live_footer(id, entry.size_bytes, entry.generation)
     }
 
     /// Every live snapshot has its record, and everything its manifest needs is in a readable live pack.

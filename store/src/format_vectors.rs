@@ -250,9 +250,18 @@ const TIME: Timestamp = Timestamp { seconds: 5, nanos: 6 };
 #[test]
 fn catalogue_values() {
     let hash = std::array::from_fn(|at| if at % 2 == 0 { 0x44 } else { 0x55 });
-    let pack = PackEntry { size_bytes: 32 << 20, hash, born: 7, data_chunks: 400, node_chunks: 3 };
-    check("catalogue-pack", &encode_value(&pack));
-    assert_eq!(decode_value::<PackEntry>(&vector("catalogue-pack")).unwrap(), pack);
+    for (name, generation) in [("catalogue-pack", 0), ("catalogue-pack-rotated", 1)] {
+        let pack = PackEntry {
+            size_bytes: 32 << 20,
+            hash,
+            born: 7,
+            data_chunks: 400,
+            node_chunks: 3,
+            generation: Generation(generation),
+        };
+        check(name, &encode_value(&pack));
+        assert_eq!(decode_value::<PackEntry>(&vector(name)).unwrap(), pack);
+    }
     let snapshot = SnapshotEntry { hash, root: some_root(), committed: TIME, protected: false };
     check("catalogue-snapshot", &encode_value(&snapshot));
     assert_eq!(decode_value::<SnapshotEntry>(&vector("catalogue-snapshot")).unwrap(), snapshot);

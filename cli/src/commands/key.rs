@@ -1,4 +1,4 @@
-//! `stillpoint key`: lists, adds, removes and changes passphrases and key files.
+//! `stillpoint key`: lists, adds, removes and changes passphrases and key files; rotates the keys that they wrap.
 
 use crate::context::Context;
 use crate::exit::Outcome;
@@ -16,14 +16,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use stillpoint_store::Repository;
 use stillpoint_store::id::SlotId;
-use stillpoint_store::record::{KdfCost, KeySlot, Secret, SlotKind};
+use stillpoint_store::record::{KdfCost, KeySlot, NewSlot, Secret, SlotKind};
+use stillpoint_store::repository::{KeyState, OtherKeys, Rotation};
 
 /// Options of `key`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Every passphrase and key file opens the whole repository. Changing them touches no data: they only wrap the \
-repository's own key. A passphrase that somebody else has learnt is worth removing; data they have copied meanwhile \
-stays readable to them.")]
+repository's own key. Who has opened the repository with a passphrase may have kept that key, though: removing the \
+passphrase does not take it back. After `key rotate` a fresh key seals what is stored from then on, and the old one \
+opens none of it; data that somebody copied before stays readable to them.")]
 pub struct KeyArgs {
     #[command(subcommand)]
     command: KeyCommand,
@@ -49,6 +51,18 @@ enum KeyCommand {
     },
     /// Replace the passphrase or key file that opened the repository by a new one
     Passwd(NewSecretArgs),
+    /// Draw a fresh key for everything that is stored from now on
+    ///
+    /// Nothing is stored anew: the fresh key lies beside the old ones, which open what was stored before. The passphrase
+    /// or key file stays the one that opens the repository now, or becomes the new one that is named. Somebody who may
+    /// have learnt it keeps nothing only if it is a new one. Others cannot be kept: add them again afterwards.
+    Rotate {
+        #[command(flatten)]
+        new: NewSecretArgs,
+        /// Remove the other passphrases and key files, which would open nothing
+        #[arg(long)]
+        drop_other_keys: bool,
+    },
     /// Write a new random key file, for `init --key-file` or `key add --new-key-file`; needs no repository
     Generate {
         /// The file to create
@@ -73,6 +87,14 @@ struct NewSecretArgs {
     new_key_file: Option<PathBuf>,
 }
 
+impl NewSecretArgs {
+    fn is_given(&self) -> bool {
+        self.new_password_file.is_some()
+            || self.new_password_command.is_some()
+            || self.new_key_file.is_some()
+    }
+}
+
 /// Lists or changes the key slots.
 pub fn run(context: &Context, args: KeyArgs) -> Result<Outcome> {
     match args.command {
@@ -80,6 +102,7 @@ pub fn run(context: &Context, args: KeyArgs) -> Result<Outcome> {
         KeyCommand::Add { new, label } => add(context, new, label),
         KeyCommand::Remove { id } => remove(context, &id),
         KeyCommand::Passwd(new) => passwd(context, new),
+        KeyCommand::Rotate { new, drop_other_keys } => rotate(context, new, drop_other_keys),
         KeyCommand::Generate { file } => generate(context, &file),
     }
 }
@@ -92,13 +115,18 @@ fn list(context: &Context) -> Result<Outcome> {
         kind: &'static str,
         label: &'a str,
         created: String,
+        generation: u32,
+        state: &'static str,
     }
     let repository = context.open()?;
+    // Where it is damaged, the list is still worth having.
+    let view = repository.head().ok();
     let mut table = Table::new(&[
         ("", Align::Left),
         ("ID", Align::Left),
         ("Kind", Align::Left),
         ("Created", Align::Left),
+        ("Generation", Align::Right),
         ("Label", Align::Left),
     ]);
     for slot in repository.key_slots()? {
@@ -107,16 +135,23 @@ fn list(context: &Context) -> Result<Outcome> {
             SlotKind::Passphrase(_) => "passphrase",
             SlotKind::KeyFile => "key file",
         };
-        let (label, created) = (slot.label(), slot.created());
+        let (label, created, generation) = (slot.label(), slot.created(), slot.generation().0);
+        let (state, remark) = match repository.key_state(&slot, view.as_ref()) {
+            KeyState::InUse => ("in use", ""),
+            KeyState::Pending => ("pending", " (rotation not completed)"),
+            KeyState::Outdated => ("outdated", " (outdated, opens nothing)"),
+        };
         table.row([
             if current { "*" } else { "" }.into(),
             short(&slot.id()),
             kind.into(),
             text::time(created),
-            text::safe(label),
+            generation.to_string(),
+            format!("{}{remark}", text::safe(label)),
         ]);
         let (id, created) = (slot.id().to_string(), text::rfc3339(created));
-        context.output.message("key", &Key { id, current, kind, label, created })?;
+        let key = Key { id, current, kind, label, created, generation, state };
+        context.output.message("key", &key)?;
     }
     context.output.lines(table.lines())?;
     context.output.say("")?;
@@ -146,11 +181,7 @@ fn add(context: &Context, new: NewSecretArgs, label: Option<String>) -> Result<O
 fn passwd(context: &Context, new: NewSecretArgs) -> Result<Outcome> {
     let (repository, secret) = open_and_read(context, new)?;
     let old = repository.current_slot();
-    let label = repository
-        .key_slots()?
-        .iter()
-        .find(|slot| slot.id() == old)
-        .map_or_else(host::user_at_host, |slot| slot.label().to_owned());
+    let label = own_label(&repository)?;
     let id = repository.add_key(&secret, &label, KdfCost::default())?;
     // Only once the new one is durable: whatever happens in between, at least one of the two opens.
     repository.remove_key(old)?;
@@ -158,6 +189,73 @@ fn passwd(context: &Context, new: NewSecretArgs) -> Result<Outcome> {
     let replaced = Some(old.to_string());
     context.output.message("key_added", &Added { id: id.to_string(), replaced })?;
     Ok(Outcome::Complete)
+}
+
+fn rotate(context: &Context, new: NewSecretArgs, drop_other_keys: bool) -> Result<Outcome> {
+    let is_new = new.is_given();
+    let source =
+        secret::new_source(new.new_password_file, new.new_password_command, new.new_key_file)?;
+    let (repository, opened_by) = context.open_with_secret()?;
+    let others = repository.other_keys()?;
+    if !others.is_empty() && !drop_other_keys {
+        let list: Vec<String> = others.iter().map(short).collect();
+        return Err(Problem::failed(
+            format!(
+                "the fresh key cannot be wrapped for other passphrases and key files: {}",
+                list.join(", ")
+            ),
+            "`--drop-other-keys` removes them; add them again afterwards with `stillpoint key add`",
+        ));
+    }
+    let mut warn = |text| context.output.warn(text);
+    let secret = match is_new {
+        true => secret::read(&source, Purpose::Choose, &mut warn)?,
+        false => opened_by,
+    };
+    let label = own_label(&repository)?;
+    let new = NewSlot { secret: &secret, label: &label, cost: KdfCost::default() };
+    let others = if drop_other_keys { OtherKeys::Drop } else { OtherKeys::Refuse };
+    let rotation = repository.rotate_keys(&new, others)?;
+    tell_rotation(context, repository.current_slot(), &rotation)
+}
+
+fn tell_rotation(context: &Context, replaced: SlotId, rotation: &Rotation) -> Result<Outcome> {
+    #[derive(Serialize)]
+    struct Rotated {
+        id: String,
+        generation: u32,
+        replaced: String,
+        dropped: Vec<String>,
+        left: Vec<String>,
+    }
+    let (id, generation) = (rotation.repository.current_slot(), rotation.repository.generation().0);
+    context.output.say(format!("key {} replaces key {}", short(&id), short(&replaced)))?;
+    for id in &rotation.dropped {
+        context.output.say(format!("removed key {}", short(id)))?;
+    }
+    context.output.say(format!("generation {generation} seals what is stored from now on"))?;
+    for id in &rotation.left {
+        let id = short(id);
+        let text = format!("key {id} is still there and opens nothing that is stored from now on");
+        context.output.warn(format!("{text}: `stillpoint key remove {id}` removes it"));
+    }
+    let hex = |ids: &[SlotId]| ids.iter().map(SlotId::to_string).collect();
+    let message = Rotated {
+        id: id.to_string(),
+        generation,
+        replaced: replaced.to_string(),
+        dropped: hex(&rotation.dropped),
+        left: hex(&rotation.left),
+    };
+    context.output.message("key_rotated", &message)?;
+    Ok(Outcome::unless(!rotation.left.is_empty()))
+}
+
+/// What the user called the slot that opened the repository.
+fn own_label(repository: &Arc<Repository>) -> Result<String> {
+    let slots = repository.key_slots()?;
+    let own = slots.iter().find(|slot| slot.id() == repository.current_slot());
+    Ok(own.map_or_else(host::user_at_host, |slot| slot.label().to_owned()))
 }
 
 /// Opens the repository first: nobody is asked for a new passphrase who does not know the old one.
@@ -203,7 +301,7 @@ fn remove(context: &Context, spec: &str) -> Result<Outcome> {
         (None, _) => return Err(Problem::failed(format!("no key begins with {spec:?}"), LIST)),
         _ => return Err(Problem::failed(format!("several keys begin with {spec:?}"), LIST)),
     };
-    if id == repository.current_slot() && slots.len() > 1 {
+    if id == repository.current_slot() && !repository.other_keys()?.is_empty() {
         return Err(Problem::failed(
             format!("key {} opened the repository just now", short(&id)),
             "open the repository with another passphrase or key file to remove this one, or use `stillpoint key passwd`",

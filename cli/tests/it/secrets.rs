@@ -116,6 +116,60 @@ fn keys_change_without_touching_data() {
     place.check();
 }
 
+// A rotation keeps everything readable with the new secret, closes the old ones, and asks before others are dropped.
+#[test]
+fn keys_rotate() {
+    let place = Place::new();
+    place.file("a", b"content");
+    place.snapshot();
+    place.secret("pass", b"horse stable");
+    place.secret("next", b"battery staple");
+    place.run(["key", "add", "--new-password-file", "pass"]).with_code(0);
+    let refused = place.run(["key", "rotate"]).with_code(1);
+    refused.says("cannot be wrapped for other").says("--drop-other-keys");
+    run(without_secret(&place).args(["snapshots", "-p", "pass"])).with_code(0);
+
+    let rotate = ["key", "rotate", "--new-password-file", "next", "--drop-other-keys", "--json"];
+    let rotated = place.run(rotate).with_code(0);
+    let message = &crate::support::messages(&rotated.stdout)[0];
+    assert_eq!(message["message_type"], "key_rotated");
+    assert_eq!(message["generation"], 1);
+    assert_eq!(message["dropped"].as_array().unwrap().len(), 1);
+    place.run(["snapshots"]).with_code(12);
+    run(without_secret(&place).args(["snapshots", "-p", "pass"])).with_code(12);
+
+    fs::rename(place.path("next"), place.path("pass")).unwrap();
+    let with_pass = |arguments: &[&str]| {
+        let mut command = without_secret(&place);
+        run(command.args(arguments).args(["-p", "pass"]))
+    };
+    with_pass(&["snapshot", "source"]).with_code(0);
+    with_pass(&["key", "rotate"]).with_code(0).prints("generation 2");
+    with_pass(&["key", "list"]).with_code(0).prints("  2  ");
+    with_pass(&["snapshots"]).with_code(0).prints("2 snapshots");
+    with_pass(&["check", "--read-data"]).with_code(0);
+    let spec = format!("latest:{}", place.source().display());
+    with_pass(&["restore", &spec, "--target", "back"]).with_code(0);
+    assert_eq!(fs::read(place.path("back/a")).unwrap(), b"content");
+}
+
+// The slot from before a rotation, put back, opens nothing; the error says why.
+#[test]
+fn a_slot_from_before_a_rotation_opens_nothing() {
+    let place = Place::new();
+    place.file("a", b"content");
+    place.snapshot();
+    let keys = place.repository().join("keys");
+    let slot = fs::read_dir(&keys).unwrap().next().unwrap().unwrap().path();
+    let bytes = fs::read(&slot).unwrap();
+    place.secret("next", b"0123456789abcdef0123456789abcdeF");
+    place.run(["key", "rotate", "--new-key-file", "next"]).with_code(0);
+    fs::write(&slot, bytes).unwrap();
+    place.run(["snapshots"]).with_code(12).says("not in use").says("replaced by a rotation");
+    let list = run(without_secret(&place).args(["key", "list", "--key-file", "next"]));
+    list.with_code(0).prints("outdated");
+}
+
 fn slots(place: &Place, current: bool) -> Vec<String> {
     let list = place.run(["key", "list", "--json"]).with_code(0);
     crate::support::messages(&list.stdout)

@@ -5,6 +5,7 @@ use super::bits::Bits;
 use super::join::Place;
 use super::nodes::{NodePlace, prefix};
 use crate::catalogue::PackEntry;
+use crate::crypto::Generation;
 use crate::error::Result;
 use crate::id::{ChunkKind, PackId};
 use crate::limits::{FOOTER_BYTES_MAX, PACK_CHUNKS_MAX};
@@ -23,6 +24,7 @@ pub(crate) struct PackMark {
     pub id: PackId,
     /// Its length in bytes; None for a guide, whose length nobody has written down.
     pub(super) size_bytes: Option<u64>,
+    pub(super) generation: Generation,
     pub(super) data_chunks: u32,
     pub(super) node_chunks: u32,
     /// For each of its chunks whether it is needed from this pack. A chunk that several packs hold is needed from
@@ -40,14 +42,16 @@ pub(crate) struct PackMark {
 
 impl PackMark {
     pub(super) fn of(id: PackId, entry: &PackEntry) -> Self {
-        let PackEntry { size_bytes, data_chunks, node_chunks, .. } = *entry;
-        Self { size_bytes: Some(size_bytes), data_chunks, node_chunks, ..Self::guide(id) }
+        let PackEntry { size_bytes, data_chunks, node_chunks, generation, .. } = *entry;
+        let size_bytes = Some(size_bytes);
+        Self { size_bytes, generation, data_chunks, node_chunks, ..Self::guide(id) }
     }
 
     pub(super) fn guide(id: PackId) -> Self {
         Self {
             id,
             size_bytes: None,
+            generation: Generation::FIRST,
             data_chunks: 0,
             node_chunks: u32::MAX,
             used: Bits::default(),
@@ -74,7 +78,7 @@ impl PackMark {
     /// As of [`crate::pack::read_footer`].
     pub fn footer(&self, repository: &Repository) -> Result<Footer> {
         match self.size_bytes {
-            Some(size_bytes) => repository.footer(&self.id, size_bytes),
+            Some(size_bytes) => repository.live_footer(&self.id, size_bytes, self.generation),
             None => repository.footer_of(self.id),
         }
     }

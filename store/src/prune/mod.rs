@@ -329,7 +329,7 @@ impl Writer {
         for (pack, wanted) in moving {
             repository.cancel().check()?;
             let entry = base.packs()?.get(pack).copied().expect("the plan names live packs");
-            let footer = repository.footer(pack, entry.size_bytes)?;
+            let footer = repository.live_footer(pack, entry.size_bytes, entry.generation)?;
             for (ordinal, (id, kind, place)) in footer.locations().enumerate() {
                 if !wanted.get(ordinal) || self.is_own(&id) {
                     continue;

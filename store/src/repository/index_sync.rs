@@ -4,6 +4,7 @@
 
 use super::{HeadView, Repository};
 use crate::catalogue::{CatalogueSchema, Key, PackEntry, decode_value};
+use crate::crypto::Generation;
 use crate::error::{Error, Result};
 use crate::id::{ObjectName, PackId};
 use crate::index::{Index, IndexState, Location, MemoryIndex};
@@ -209,11 +210,28 @@ impl Repository {
 
     /// Where the chunks of one live pack lie, from its footer.
     fn pack_places(&self, id: &PackId, entry: &PackEntry) -> Result<Vec<(ChunkId, Location)>> {
-        let footer = self.footer(id, entry.size_bytes)?;
+        let footer = self.live_footer(id, entry.size_bytes, entry.generation)?;
         Ok(footer.locations().map(|(chunk, _kind, location)| (chunk, location)).collect())
     }
 
-    /// Reads and verifies the footer of a pack of this length.
+    /// Reads and verifies the footer of a live pack of this length. One that other keys seal than those the catalogue
+    /// names is not the one that was committed.
+    pub(crate) fn live_footer(
+        &self,
+        id: &PackId,
+        size_bytes: u64,
+        generation: Generation,
+    ) -> Result<Footer> {
+        let footer = self.footer(id, size_bytes)?;
+        let found = footer.generation();
+        if found == generation {
+            return Ok(footer);
+        }
+        let detail = format!("footer: its keys are of generation {found} instead of {generation}");
+        Err(Error::damaged(ObjectName::Pack(*id), detail))
+    }
+
+    /// Reads and verifies the footer of a pack of this length, whoever of the known keys sealed it.
     pub(crate) fn footer(&self, id: &PackId, size_bytes: u64) -> Result<Footer> {
         read_footer(&*self.backend, &self.id(), id, size_bytes, &self.metadata)
     }

@@ -37,11 +37,11 @@ impl Repository {
         Ok(slots)
     }
 
-    /// What a slot is good for under this head.
-    pub fn key_state(&self, slot: &KeySlot, view: &HeadView) -> KeyState {
+    /// What a slot is good for under this head; where the head cannot be read, none counts as pending.
+    pub fn key_state(&self, slot: &KeySlot, view: Option<&HeadView>) -> KeyState {
         if slot.holds(&self.keys) {
             KeyState::InUse
-        } else if slot.replaces() == Some(view.hash) {
+        } else if view.is_some_and(|view| slot.replaces() == Some(view.hash)) {
             KeyState::Pending
         } else {
             KeyState::Outdated
@@ -87,9 +87,9 @@ impl Repository {
                     "this is the only key: without it nobody could ever read the repository".into(),
                 ));
             }
-        } else if self.key_state(slot, &self.head()?) == KeyState::Pending {
+        } else if self.key_state(slot, Some(&self.head()?)) == KeyState::Pending {
             return Err(Error::Invalid(
-                "a rotation of the keys needs it, which is under way or was interrupted; run `key rotate` to end it"
+                "a rotation of the keys needs it, which is under way or was interrupted; another rotation ends that"
                     .into(),
             ));
         }

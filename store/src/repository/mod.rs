@@ -20,7 +20,7 @@ pub(crate) use view::{Attempt, CatalogueEdit};
 
 use crate::backend::{self, Backend};
 use crate::cancel::Cancel;
-use crate::catalogue::{self, CatalogueNodes, CatalogueSchema};
+use crate::catalogue::{self, CatalogueNodes, CatalogueSchema, PackEntry};
 use crate::crypto::{DomainKeys, Generation, KeyRing, MetadataKey, RepositoryKey};
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -247,6 +247,11 @@ impl Repository {
     /// The generation of the keys that seal what is written.
     pub fn generation(&self) -> Generation {
         self.keys.generation()
+    }
+
+    /// True for a live pack that older keys seal: whoever had those can open it, until it is written anew.
+    pub fn is_outdated(&self, entry: &PackEntry) -> bool {
+        entry.generation < self.generation()
     }
 
     fn pending(&self) -> MutexGuard<'_, Option<[u8; 32]>> {

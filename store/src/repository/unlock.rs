@@ -15,7 +15,9 @@ use crate::record::slot::openings;
 use crate::record::{Head, KeySlot, Secret, head};
 use std::sync::Arc;
 
-const INTERRUPTED: &str = "a rotation of the keys was interrupted: `key rotate` completes it";
+const INTERRUPTED: &str = "a rotation of the keys was interrupted; rotate them again";
+const RESUMED: &str =
+    "a rotation of the keys was interrupted; the next command that writes completes it";
 const NOT_COMPLETED: &str =
     "it belongs to a rotation of the keys that was not completed; the one from before opens";
 
@@ -72,7 +74,7 @@ pub(super) fn unlock(
         }
         match fit(&slot, &keys, head.as_deref(), *repository, &parsed) {
             Fit::Current => return found(keys, None, stale.map(|_| INTERRUPTED)),
-            Fit::Pending(hash) => return found(keys, Some(hash), Some(INTERRUPTED)),
+            Fit::Pending(hash) => return found(keys, Some(hash), Some(RESUMED)),
             Fit::Stale(why) => stale = Some(why),
             // Opened all the same if no other slot is better, so that the damage can be looked at.
             Fit::Unknown => undecided = undecided.or(Some((slot_id, keys))),

@@ -314,8 +314,8 @@ impl Writer {
 
 /// What the catalogue will say of a pack.
 fn pack_entry(summary: &PackSummary) -> PackEntry {
-    let PackSummary { size_bytes, hash, born, data_chunks, node_chunks, .. } = *summary;
-    PackEntry { size_bytes, hash, born, data_chunks, node_chunks }
+    let PackSummary { size_bytes, hash, born, data_chunks, node_chunks, generation, .. } = *summary;
+    PackEntry { size_bytes, hash, born, data_chunks, node_chunks, generation }
 }
 
 /// Puts packs into an edit; gives the places of their chunks.

@@ -5,6 +5,7 @@ use crate::races::{Meddled, Plan};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use stillpoint_store::backend::{Backend, MemoryBackend, read_whole};
+use stillpoint_store::check::CheckOptions;
 use stillpoint_store::crypto::{Generation, KeyRing, MetadataKey, RecordContext, RecordKind};
 use stillpoint_store::pack::{PackKey, read_footer};
 use stillpoint_store::prune::{MaxUnused, PruneOptions};
@@ -108,8 +109,12 @@ fn a_rotation_may_change_the_secret() {
     assert_wrong(open_with(&backend, &env, &Secret::passphrase("a third")));
     let opened = open_with(&backend, &env, &another()).unwrap();
     let view = opened.head().unwrap();
-    let states: Vec<_> =
-        opened.key_slots().unwrap().iter().map(|slot| opened.key_state(slot, &view)).collect();
+    let states: Vec<_> = opened
+        .key_slots()
+        .unwrap()
+        .iter()
+        .map(|slot| opened.key_state(slot, Some(&view)))
+        .collect();
     assert!(states.contains(&KeyState::Outdated) && states.contains(&KeyState::InUse));
     let ObjectName::Key(old) = old_slot else { unreachable!() };
     opened.remove_key(old).unwrap();
@@ -206,6 +211,46 @@ fn assert_record_is_closed(
 fn forged_head(stored: &[u8], stolen: &KeyRing, repository: &Repository, env: &dyn Env) -> Vec<u8> {
     let head = Head::open(stored, repository.id(), &stolen.metadata()).unwrap();
     Head { seq: head.seq + 100, ..head }.seal(repository.id(), &stolen.metadata(), env)
+}
+
+/// A footer that older keys seal is not believed for a pack that was committed after the rotation, although those keys
+/// are known.
+#[test]
+fn footers_of_older_keys_are_refused() {
+    let store = MemoryBackend::new();
+    let (backend, env): (Arc<dyn Backend>, _) = (Arc::new(store.clone()), memory().1);
+    let repository = lab::create(&backend, &env);
+    snapshot(&repository, &files(0..5)).unwrap();
+    let stolen = slots(&backend).remove(0).unwrap(&lab::secret(), &repository.id()).unwrap();
+    let rotated = rotate(&repository, &lab::secret()).unwrap().repository;
+    let id = snapshot(&rotated, &files(5..10)).unwrap();
+    let view = rotated.head().unwrap();
+    let packs = view.packs().unwrap();
+    assert!(packs.values().any(|entry| rotated.is_outdated(entry)));
+    let (pack, entry) = packs.iter().find(|(_, entry)| !rotated.is_outdated(entry)).unwrap();
+    assert_eq!(entry.generation, Generation(1));
+    // The same footer, sealed anew by whoever has the old keys; the record is four bytes shorter.
+    let held = slots(&backend).remove(0).unwrap(&lab::secret(), &repository.id()).unwrap();
+    let place = RecordContext {
+        repository: repository.id(),
+        kind: RecordKind::Footer,
+        name: pack.as_bytes(),
+    };
+    assert!(store.damage(&ObjectName::Pack(*pack), |bytes| {
+        let trailer = bytes.split_off(bytes.len() - 16);
+        let len = u32::from_le_bytes(trailer[..4].try_into().unwrap());
+        let sealed = bytes.split_off(bytes.len() - usize::try_from(len).unwrap());
+        let plain = held.metadata().open(&place, &sealed).unwrap();
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&stolen.metadata().seal(&place, &plain, &*env));
+        bytes.extend_from_slice(&(len - 4).to_le_bytes());
+        bytes.extend_from_slice(&trailer[4..]);
+    }));
+    let report = rotated.check(CheckOptions::default(), &|_, _| {}).unwrap();
+    let told =
+        report.findings.iter().any(|finding| finding.detail.contains("generation 0 instead of 1"));
+    assert!(told, "{:?}", report.findings);
+    assert!(restore_by_id(&lab::open(&backend, &env).unwrap(), id).is_err());
 }
 
 /// A head that older keys seal is refused, by whoever opens anew and by a process that runs. The very head that the

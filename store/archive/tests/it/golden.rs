@@ -11,8 +11,8 @@ use std::sync::Arc;
 use stillpoint_archive::{BackupOptions, Silent, backup, restore};
 use stillpoint_store::backend::{Backend, LocalBackend};
 use stillpoint_store::check::CheckOptions;
-use stillpoint_store::record::{KdfCost, Secret};
-use stillpoint_store::repository::CreateOptions;
+use stillpoint_store::record::{KdfCost, NewSlot, Secret};
+use stillpoint_store::repository::{CreateOptions, OtherKeys};
 use stillpoint_store::{OpenOptions, Repository, SystemEnv};
 use stillpoint_testkit::SeededEnv;
 use stillpoint_testkit::tree::{Shape, TreeSpec};
@@ -102,34 +102,69 @@ fn bless(format: u32) {
     fs::write(dir.join("base.txt"), base.as_os_str().as_bytes()).unwrap();
 }
 
+/// A copy of the golden repository below `work`.
+fn copy(format: u32, work: &Path) -> Arc<dyn Backend> {
+    copy_tree(&golden(format).join("repository"), &work.join("repository"));
+    Arc::new(LocalBackend::new(work.join("repository")))
+}
+
+fn open(backend: &Arc<dyn Backend>) -> Arc<Repository> {
+    let secret = Secret::passphrase(PASSPHRASE);
+    let env = Arc::new(SystemEnv);
+    Repository::open(Arc::clone(backend), env, &secret, OpenOptions::in_memory()).unwrap()
+}
+
+/// Restores the first two snapshots below `into` and compares them with what was saved; gives where the first lies.
+fn assert_restores(repository: &Arc<Repository>, format: u32, into: &Path) -> PathBuf {
+    let dir = golden(format);
+    let base = PathBuf::from(fs::read_to_string(dir.join("base.txt")).unwrap());
+    let target = |round: usize| into.join(format!("restored-{round}"));
+    for (round, snapshot) in repository.snapshots().unwrap().iter().take(2).enumerate() {
+        let mut options = restore::RestoreOptions::new(snapshot.record.root, target(round));
+        options.subtree = stillpoint_archive::path::key_from_path(&base).unwrap();
+        let report = restore::restore(repository, &options, &Silent).unwrap();
+        assert_eq!(report.problem_count, 0, "{:?}", report.problems);
+        let expected = fs::read_to_string(dir.join(format!("snapshot-{round}.txt"))).unwrap();
+        assert_eq!(listing(&target(round)), expected, "snapshot {round}");
+    }
+    target(0)
+}
+
+fn assert_takes_another(repository: &Arc<Repository>, root: PathBuf) {
+    let options = BackupOptions { roots: vec![root], ..Default::default() };
+    backup(repository, options, &Silent).unwrap();
+    let report = repository.check(CheckOptions { read_data: true }, &|_, _| {}).unwrap();
+    assert_eq!(report.findings, []);
+}
+
 /// The golden repository of format 1 opens, lists, restores both snapshots exactly, checks clean, and takes another.
 #[test]
 fn format_1_stays_restorable() {
     if std::env::var_os("STILLPOINT_BLESS_GOLDEN").is_some() {
         bless(1);
     }
-    let dir = golden(1);
     let work = tempfile::tempdir().unwrap();
-    copy_tree(&dir.join("repository"), &work.path().join("repository"));
-    let backend: Arc<dyn Backend> = Arc::new(LocalBackend::new(work.path().join("repository")));
-    let secret = Secret::passphrase(PASSPHRASE);
-    let repository =
-        Repository::open(backend, Arc::new(SystemEnv), &secret, OpenOptions::in_memory()).unwrap();
-    let snapshots = repository.snapshots().unwrap();
-    assert_eq!(snapshots.len(), 2);
-    let base = PathBuf::from(fs::read_to_string(dir.join("base.txt")).unwrap());
-    for (round, snapshot) in snapshots.iter().enumerate() {
-        let target = work.path().join(format!("restored-{round}"));
-        let mut options = restore::RestoreOptions::new(snapshot.record.root, &target);
-        options.subtree = stillpoint_archive::path::key_from_path(&base).unwrap();
-        let report = restore::restore(&repository, &options, &Silent).unwrap();
-        assert_eq!(report.problem_count, 0, "{:?}", report.problems);
-        let expected = fs::read_to_string(dir.join(format!("snapshot-{round}.txt"))).unwrap();
-        assert_eq!(listing(&target), expected, "snapshot {round}");
+    let repository = open(&copy(1, work.path()));
+    assert_eq!(repository.snapshots().unwrap().len(), 2);
+    let restored = assert_restores(&repository, 1, work.path());
+    assert_takes_another(&repository, restored);
+}
+
+/// The keys of the golden repository of format 1 are rotated, twice: both snapshots restore exactly, and it takes others.
+#[test]
+fn format_1_rotates_its_keys() {
+    let work = tempfile::tempdir().unwrap();
+    let backend = copy(1, work.path());
+    for round in 1..=2 {
+        let secret = Secret::passphrase(PASSPHRASE);
+        let new = NewSlot { secret: &secret, label: "rotated", cost: KdfCost::LEAST };
+        let rotated = open(&backend).rotate_keys(&new, OtherKeys::Refuse).unwrap();
+        assert!(rotated.left.is_empty());
+        let repository = open(&backend);
+        assert_eq!(repository.generation().0, round);
+        let into = work.path().join(format!("round-{round}"));
+        fs::create_dir(&into).unwrap();
+        let restored = assert_restores(&repository, 1, &into);
+        assert_takes_another(&repository, restored);
     }
-    let options =
-        BackupOptions { roots: vec![work.path().join("restored-0")], ..Default::default() };
-    backup(&repository, options, &Silent).unwrap();
-    let report = repository.check(CheckOptions { read_data: true }, &|_, _| {}).unwrap();
-    assert_eq!(report.findings, []);
 }
