@@ -17,6 +17,7 @@ mod node;
 mod params;
 mod root;
 mod schema;
+mod visit;
 mod walk;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use node::{ChildView, NodeView, children, node_references};
 pub use params::TreeParams;
 pub use root::Root;
 pub use schema::Schema;
+pub use visit::{Part, visit};
 
 use crate::backend::ObjectBytes;
 use crate::error::Result;

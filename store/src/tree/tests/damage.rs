@@ -287,3 +287,46 @@ proptest! {
         }
     }
 }
+
+/// A visit gives everything that it enters, and goes around what is lost and what it is told to leave.
+#[test]
+fn a_visit_goes_around_what_is_lost() {
+    use super::super::{Part, visit};
+    let nodes = nodes();
+    let model = paths(400);
+    let root = build::<Map>(&small(), &nodes, &model);
+    let go = |wants: &dyn Fn(&NodeId) -> bool| {
+        let (mut keys, mut failed, mut left) = (Vec::new(), Vec::new(), 0);
+        visit::<Map>(root, &nodes, &mut |part| match part {
+            Part::Entry { key, value } => {
+                assert_eq!(model[key], value);
+                keys.push(key.to_vec());
+                Ok(false)
+            }
+            Part::Subtree { id, entries, after, last_key, failure: Some(error), .. } => {
+                assert!(error.is_damage());
+                assert!(after.is_none() || after < last_key);
+                failed.push((id, entries));
+                Ok(false)
+            }
+            Part::Subtree { id, entries, .. } => {
+                left += if wants(&id) { 0 } else { entries };
+                Ok(wants(&id))
+            }
+        })
+        .unwrap();
+        (keys, failed, left)
+    };
+    let all: Vec<Vec<u8>> = model.keys().cloned().collect();
+    assert_eq!(go(&|_| true), (all.clone(), vec![], 0));
+    for id in nodes.ids() {
+        let good = nodes.load(&id).unwrap().to_vec();
+        let (kept, _, left) = go(&|node| *node != id);
+        assert_eq!(kept.len() as u64 + left, 400);
+        nodes.replace(id, vec![0; 9]);
+        assert_eq!(go(&|_| true), (kept, vec![(id, left)], 0));
+        nodes.replace(id, good);
+    }
+    let empty = build::<Map>(&small(), &nodes, &Model::new());
+    visit::<Map>(empty, &nodes, &mut |part| Ok(matches!(part, Part::Subtree { .. }))).unwrap();
+}
