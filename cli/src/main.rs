@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod context;
+mod damage;
 mod exit;
 mod failure;
 mod host;

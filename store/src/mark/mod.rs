@@ -12,7 +12,6 @@ mod bits;
 mod join;
 mod nodes;
 mod pack;
-mod references;
 mod spill;
 mod strays;
 mod taint;
@@ -22,9 +21,7 @@ mod walk;
 
 pub(crate) use bits::Bits;
 pub(crate) use pack::PackMark;
-pub(crate) use references::References;
 pub(crate) use strays::find_strays;
-#[allow(unused_imports, reason = "check and repair use it")]
 pub(crate) use taint::Tainted;
 
 use crate::catalogue::PackEntry;

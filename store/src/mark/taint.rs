@@ -9,17 +9,18 @@ use crate::pack::Footer;
 use crate::repository::Repository;
 use crate::write::IdSet;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// Lost ids that are compared with the references of all nodes at once; more take another round. 32 MiB.
 const LOST_AT_ONCE: usize = 1 << 19;
 
 /// The nodes from which a lost chunk is reachable.
-pub(crate) struct Tainted<'a> {
-    marked: &'a Marked,
+pub(crate) struct Tainted {
+    marked: Arc<Marked>,
     nodes: NodeSet,
 }
 
-impl Tainted<'_> {
+impl Tainted {
     /// Whether a lost chunk is reachable from this node. A node that is lost itself counts only if the lost chunks
     /// were said to include it.
     pub fn contains(&self, id: &NodeId) -> bool {
@@ -33,11 +34,11 @@ impl Marked {
     ///
     /// # Errors
     /// Errors of the storage, and `Cancelled`; damaged footers are passed over.
-    pub fn tainted<'a>(
-        &'a self,
+    pub fn tainted(
+        self: &Arc<Self>,
         repository: &Repository,
         each: impl FnOnce(&mut dyn FnMut(&ChunkId) -> Result<()>) -> Result<()>,
-    ) -> Result<Tainted<'a>> {
+    ) -> Result<Tainted> {
         let mut nodes = self.nodes.none();
         let mut lost = IdSet::default();
         each(&mut |id| {
@@ -52,7 +53,7 @@ impl Marked {
         while self.taint_parents(repository, &mut nodes, &lost)? {
             lost.clear();
         }
-        Ok(Tainted { marked: self, nodes })
+        Ok(Tainted { marked: Arc::clone(self), nodes })
     }
 
     /// Adds the nodes that refer to a lost chunk or a tainted node; false when there was none to add.

@@ -272,7 +272,8 @@ fn taint_rises_to_the_roots() {
             let packs = graph.packs();
             let footers = graph.footers(&packs);
             let roots = graph.roots(&mut random, 4);
-            let marked = Mark::new(&graph.repository, &packs).live(roots.clone()).run().unwrap();
+            let mark = Mark::new(&graph.repository, &packs).live(roots.clone());
+            let marked = Arc::new(mark.run().unwrap());
             let lost: Vec<ChunkId> =
                 (0..3).map(|_| graph.ids[random.index(graph.ids.len())]).collect();
             let tainted =

@@ -249,14 +249,13 @@ impl Repository {
         let now = self.env.now();
         for id in verdict.plan.drop.iter().chain(&verdict.plan.rewrite) {
             let entry = packs.get(id).expect("the plan names live packs");
-            edit.remove(Key::Pack(*id));
             let tombstone = Tombstone {
                 size_bytes: entry.size_bytes,
                 condemned: now,
                 seq: base.seq() + 1,
                 born: entry.born,
             };
-            edit.put(Key::Tombstone(*id), &tombstone);
+            edit.condemn(*id, &tombstone);
         }
         for (id, size_bytes, born) in orphans {
             let tombstone = Tombstone {

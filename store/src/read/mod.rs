@@ -30,6 +30,13 @@ pub struct FrameRun {
     bytes: ObjectBytes,
 }
 
+impl FrameRun {
+    /// All that was read: the frames as they are stored, and what lies between them.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// True where the frame of `next` is best fetched together with those from `first` to `last`, which come before it.
 pub fn joins_run(first: &Location, last: &Location, next: &Location) -> bool {
     let end = |place: &Location| u64::from(place.frame_offset) + u64::from(place.frame_len);

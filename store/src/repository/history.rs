@@ -11,6 +11,13 @@ impl Repository {
         self.options.cache_dir.as_ref().map(|dir| dir.join("last-head"))
     }
 
+    /// The number and hash of the last head that this host saw.
+    pub(crate) fn remembered_head(&self) -> Option<(u64, String)> {
+        let seen = fs::read_to_string(self.head_memory()?).ok()?;
+        let mut words = seen.split_whitespace();
+        Some((words.next()?.parse().ok()?, words.next()?.to_owned()))
+    }
+
     /// Compares a head with the newest one seen before, notes a roll-back, and remembers it when it is newer.
     /// A cache that cannot be read or written only loses this protection; it never stops the work.
     ///

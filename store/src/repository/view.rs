@@ -220,6 +220,13 @@ impl CatalogueEdit {
         self.changes.insert(key, None);
     }
 
+    /// Takes a live pack out and puts its tombstone in; when it was verified says nothing any more.
+    pub fn condemn(&mut self, id: PackId, tombstone: &Tombstone) {
+        self.remove(Key::Pack(id));
+        self.remove(Key::Verified(id));
+        self.put(Key::Tombstone(id), tombstone);
+    }
+
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }

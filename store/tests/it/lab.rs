@@ -112,7 +112,7 @@ pub fn restore_by_id(repository: &Arc<Repository>, id: SnapshotId) -> Result<Fil
 
 /// Asserts that a full check finds nothing.
 pub fn assert_whole(repository: &Arc<Repository>) {
-    let report = repository.check(CheckOptions { read_data: true }, &|_, _| {}).unwrap();
+    let report = repository.check(CheckOptions::read_all(), &|_, _| {}).unwrap();
     assert_eq!(report.findings, []);
 }
 

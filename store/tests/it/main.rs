@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
 mod backends;
+mod checks;
 mod crashes;
 mod forgetting;
 mod index_repair;

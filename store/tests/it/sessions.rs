@@ -4,6 +4,7 @@ use crate::lab::{self, Files, assert_whole, files, memory, restore_by_id, snapsh
 use std::sync::Arc;
 use std::time::Duration;
 use stillpoint_store::backend::{Backend, MemoryBackend};
+use stillpoint_store::check::CheckOptions;
 use stillpoint_store::prune::{MaxUnused, PruneOptions};
 use stillpoint_store::{Error, ObjectKind, ObjectName, Repository, WriteOptions};
 
@@ -245,7 +246,7 @@ fn check_names_damage() {
     for (what, bytes) in damages {
         replace(bytes.as_deref());
         let fresh = lab::open(&backend, &env).unwrap();
-        let check = stillpoint_store::check::CheckOptions { read_data: true };
+        let check = CheckOptions::read_all();
         let report = fresh.check(check, &|_, _| {}).unwrap();
         assert!(report.findings.iter().any(|f| f.object == Some(name)), "{what}: {report:?}");
         let restored = restore_by_id(&fresh, id);
@@ -255,9 +256,7 @@ fn check_names_damage() {
     assert_whole(&lab::open(&backend, &env).unwrap());
     let snapshot = ObjectName::Snapshot(id);
     backend.remove(&snapshot).unwrap();
-    let report = repository
-        .check(stillpoint_store::check::CheckOptions { read_data: false }, &|_, _| {})
-        .unwrap();
+    let report = repository.check(CheckOptions::default(), &|_, _| {}).unwrap();
     assert!(report.findings.iter().any(|finding| finding.object == Some(snapshot)));
 }
 
@@ -408,6 +407,10 @@ fn a_lost_record_locks_nothing() {
         repository.notices();
         assert_eq!(repository.snapshots().unwrap().len(), 2);
         assert_eq!(repository.notices(), Vec::<String>::new());
+        // It could still be taken back.
+        let report = repository.check(CheckOptions::default(), &|_, _| {}).unwrap();
+        assert_eq!(report.findings[0].object, Some(ObjectName::Snapshot(hurt)));
+        repository.prune(&prune_now()).unwrap();
         assert_whole(&repository);
     }
 }

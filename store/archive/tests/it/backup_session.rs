@@ -50,7 +50,7 @@ impl Lab {
 
     /// Nothing is wrong with the repository, whatever was done to it.
     fn check(&self) {
-        let options = CheckOptions { read_data: true };
+        let options = CheckOptions::read_all();
         let report = self.repository.check(options, &|_, _| {}).unwrap();
         assert_eq!(report.findings, vec![]);
     }

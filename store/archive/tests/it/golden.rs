@@ -133,7 +133,7 @@ fn assert_restores(repository: &Arc<Repository>, format: u32, into: &Path) -> Pa
 fn assert_takes_another(repository: &Arc<Repository>, root: PathBuf) {
     let options = BackupOptions { roots: vec![root], ..Default::default() };
     backup(repository, options, &Silent).unwrap();
-    let report = repository.check(CheckOptions { read_data: true }, &|_, _| {}).unwrap();
+    let report = repository.check(CheckOptions::read_all(), &|_, _| {}).unwrap();
     assert_eq!(report.findings, []);
 }
 

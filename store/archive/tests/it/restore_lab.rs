@@ -91,7 +91,7 @@ impl Lab {
 
     /// Every test that wrote a repository ends by checking it.
     pub fn assert_whole(&self) {
-        let report = self.repository.check(CheckOptions { read_data: true }, &|_, _| {}).unwrap();
+        let report = self.repository.check(CheckOptions::read_all(), &|_, _| {}).unwrap();
         assert_eq!(report.findings, []);
     }
 }

@@ -35,8 +35,18 @@ impl Protocol {
     }
 
     fn known_to_writer(&self, writer: &Writer, head: &Head) -> Writer {
-        let Writer { at, own, mut relied, on_parent, mut shaken, pack, born, fresh, landed, checkpoints } =
-            *writer;
+        let Writer {
+            at,
+            own,
+            mut relied,
+            on_parent,
+            mut shaken,
+            pack,
+            born,
+            fresh,
+            landed,
+            checkpoints,
+        } = *writer;
         if relied & !head.live != 0 && self.holds(Rule::CondemnedIsNotRead) {
             (relied, shaken) = (0, true);
         }
@@ -57,7 +67,8 @@ impl Protocol {
     }
 
     fn known_to_pruner(&self, pruner: &Pruner, state: &State) -> Pruner {
-        let Pruner { at, listed, own, pack, born, mut condemn, mut expire, left, fresh, landed } = *pruner;
+        let Pruner { at, listed, own, pack, born, mut condemn, mut expire, left, fresh, landed } =
+            *pruner;
         let head = &state.head;
         let remarks = self.holds(Rule::LostVerdictIsVoid);
         if !fresh && remarks && self.holds(Rule::UnsureIsNotCondemned) {

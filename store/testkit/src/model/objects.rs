@@ -147,7 +147,8 @@ impl OwnObjects {
         match writer.at {
             At::Look => {
                 assert!(state.count < OBJECTS_MAX, "the model is small enough");
-                let writer = Writer { at: At::Put, object: state.count, fresh: true, landed: false };
+                let writer =
+                    Writer { at: At::Put, object: state.count, fresh: true, landed: false };
                 let mut next = state.with(place, writer);
                 next.count += 1;
                 push("reads the head", next);
