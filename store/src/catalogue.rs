@@ -153,6 +153,16 @@ pub struct SnapshotEntry {
     /// It cannot be forgotten until somebody takes this back.
     #[serde(rename = "p", default, skip_serializing_if = "is_false")]
     pub protected: bool,
+    /// The name of its record, once that was sealed anew; before, it has the snapshot's own.
+    #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<SnapshotId>,
+}
+
+impl SnapshotEntry {
+    /// The name under which the record of the snapshot `id` lies.
+    pub fn record_name(&self, id: SnapshotId) -> SnapshotId {
+        self.record.unwrap_or(id)
+    }
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -262,12 +262,19 @@ fn catalogue_values() {
         check(name, &encode_value(&pack));
         assert_eq!(decode_value::<PackEntry>(&vector(name)).unwrap(), pack);
     }
-    let snapshot = SnapshotEntry { hash, root: some_root(), committed: TIME, protected: false };
+    let snapshot =
+        SnapshotEntry { hash, root: some_root(), committed: TIME, protected: false, record: None };
     check("catalogue-snapshot", &encode_value(&snapshot));
     assert_eq!(decode_value::<SnapshotEntry>(&vector("catalogue-snapshot")).unwrap(), snapshot);
     let tombstone = Tombstone { size_bytes: 32 << 20, condemned: TIME, seq: 9, born: 7 };
     check("catalogue-tombstone", &encode_value(&tombstone));
     assert_eq!(decode_value::<Tombstone>(&vector("catalogue-tombstone")).unwrap(), tombstone);
+    let again = SnapshotEntry { record: Some(SnapshotId::from_bytes([0x99; 16])), ..snapshot };
+    check("catalogue-snapshot-resealed", &encode_value(&again));
+    assert_eq!(
+        decode_value::<SnapshotEntry>(&vector("catalogue-snapshot-resealed")).unwrap(),
+        again
+    );
     let entry = SnapshotEntry { protected: true, ..snapshot };
     let forgotten = ForgottenEntry { entry, forgotten: TIME, seq: 9 };
     check("catalogue-forgotten", &encode_value(&forgotten));

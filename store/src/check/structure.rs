@@ -111,9 +111,10 @@ impl Repository {
             }
             Ok(_) => Ok(None),
             Err(error) if is_finding(&error) => {
-                // Forgotten and pruned since the check began: no damage.
-                let is_retained = self.head()?.is_retained(id)?;
-                Ok(is_retained.then_some(error))
+                // Forgotten and pruned, or sealed anew, since the check began: no damage.
+                let now = self.head()?.retained(id)?;
+                let is_here = now.is_some_and(|now| now.hash == entry.hash);
+                Ok(is_here.then_some(error))
             }
             Err(error) => Err(error),
         }

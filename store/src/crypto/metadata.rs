@@ -103,6 +103,9 @@ pub struct MetadataKey {
 }
 
 impl MetadataKey {
+    /// The most that stands before the ciphertext of a record, bytes; no record is shorter.
+    pub(crate) const PREFIX_MAX: usize = PREFIX_LATER_LEN;
+
     /// The metadata key of the first generation with these bytes.
     pub fn from_bytes(key: &[u8; 32]) -> Self {
         Self {

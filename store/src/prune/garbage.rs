@@ -3,7 +3,7 @@
 use crate::backend;
 use crate::catalogue::node_born;
 use crate::error::Result;
-use crate::id::{ObjectKind, ObjectName};
+use crate::id::{ObjectKind, ObjectName, SnapshotId};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::record::SnapshotRecord;
 use crate::repository::Repository;
@@ -40,10 +40,12 @@ impl Repository {
                 removed += 1;
             }
         }
-        let (live, forgotten) = (view.snapshots()?, view.forgotten()?);
+        let live = view.snapshots()?.into_iter().map(|(id, entry)| entry.record_name(id));
+        let forgotten = view.forgotten()?.into_iter().map(|(id, one)| one.entry.record_name(id));
+        let kept: HashSet<SnapshotId> = live.chain(forgotten).collect();
         for (name, _) in records {
             let ObjectName::Snapshot(id) = name else { continue };
-            if live.contains_key(&id) || forgotten.contains_key(&id) {
+            if kept.contains(&id) {
                 continue;
             }
             let Ok(bytes) = backend::read_whole(&*self.backend, &name, RECORD_BYTES_MAX) else {

@@ -50,6 +50,9 @@ pub struct SnapshotRecord {
     /// Figures of the run.
     #[serde(default)]
     pub summary: Summary,
+    /// The snapshot that it belongs to, where the record lies under another name because it was sealed anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotId>,
 }
 
 /// Figures of one backup run.
@@ -104,6 +107,7 @@ impl SnapshotRecord {
             excludes: Vec::new(),
             program: String::new(),
             summary: Summary::default(),
+            snapshot: None,
         }
     }
 

@@ -96,12 +96,16 @@ impl Repository {
         id: SnapshotId,
         entry: &SnapshotEntry,
     ) -> Result<SnapshotRecord> {
-        let name = ObjectName::Snapshot(id);
+        let object = entry.record_name(id);
+        let name = ObjectName::Snapshot(object);
         let bytes = backend::read_whole(&*self.backend, &name, RECORD_BYTES_MAX)?;
         if blake3::hash(&bytes).as_bytes() != &entry.hash {
             return Err(Error::damaged(name, "its bytes are not those that were committed"));
         }
-        let record = SnapshotRecord::open(&bytes, id, self.id(), &self.metadata)?;
+        let record = SnapshotRecord::open(&bytes, object, self.id(), &self.metadata)?;
+        if record.snapshot.unwrap_or(object) != id {
+            return Err(Error::damaged(name, "it belongs to another snapshot"));
+        }
         if record.root != entry.root {
             return Err(Error::damaged(name, "it names another manifest than the catalogue"));
         }

@@ -1,6 +1,7 @@
 //! One verified head and what its catalogue says: the state under which a piece of work runs.
 
 use super::Repository;
+use super::reseal::write_anew;
 use crate::catalogue::{
     CatalogueNodes, CatalogueSchema, ForgottenEntry, Key, LostEntry, PackEntry, SnapshotEntry,
     Tombstone, VerifiedEntry, decode_value, encode_value,
@@ -167,8 +168,15 @@ impl HeadView {
 
     /// True while nobody may remove what the snapshot needs: it is live, or can be taken back.
     pub fn is_retained(&self, id: SnapshotId) -> Result<bool> {
-        Ok(self.snapshot(id)?.is_some()
-            || self.get::<ForgottenEntry>(Key::Forgotten(id))?.is_some())
+        Ok(self.retained(id)?.is_some())
+    }
+
+    /// The entry of a snapshot that is live or can be taken back.
+    pub fn retained(&self, id: SnapshotId) -> Result<Option<SnapshotEntry>> {
+        if let Some(entry) = self.snapshot(id)? {
+            return Ok(Some(entry));
+        }
+        Ok(self.get::<ForgottenEntry>(Key::Forgotten(id))?.map(|one| one.entry))
     }
 
     fn get<T: DeserializeOwned>(&self, key: Key) -> Result<Option<T>> {
@@ -204,9 +212,16 @@ pub(crate) struct CatalogueEdit {
     pub fence: u64,
     /// A key that only this edit can have put: found in a later head, it proves that the edit was committed.
     witness: Option<Key>,
+    /// Change no entry and write every node again, so that the newest keys seal it.
+    anew: bool,
 }
 
 impl CatalogueEdit {
+    /// An edit that changes nothing and writes the whole catalogue again.
+    pub fn anew() -> Self {
+        Self { anew: true, ..Self::default() }
+    }
+
     /// An edit that puts this key, which no other edit ever puts.
     pub fn witnessed_by(key: Key) -> Self {
         Self { witness: Some(key), ..Self::default() }
@@ -297,13 +312,14 @@ impl Repository {
         let transaction = crate::id::TransactionId::random(&*self.env);
         let source = base.nodes();
         let mut sink = base.nodes();
-        let root = crate::tree::edit::<CatalogueSchema>(
-            base.head.catalogue,
-            edit.encoded(),
-            &self.catalogue_params(),
-            &source,
-            &mut sink,
-        )?;
+        let (before, params) = (base.head.catalogue, self.catalogue_params());
+        let root = if edit.anew {
+            debug_assert!(edit.changes.is_empty());
+            write_anew(before, &params, &source, &mut sink)?
+        } else {
+            let changes = edit.encoded();
+            crate::tree::edit::<CatalogueSchema>(before, changes, &params, &source, &mut sink)?
+        };
         let mut head = base.head.next(base.hash, root, transaction);
         head.fence = head.fence.max(edit.fence);
         let bytes = head.seal(self.id(), &self.metadata, &*self.env);

@@ -79,6 +79,7 @@ impl Writer {
             root: record.root,
             committed: repository.env.now(),
             protected: false,
+            record: None,
         };
         edit.put(Key::Snapshot(id), &entry);
         match repository.attempt(base, &edit)? {

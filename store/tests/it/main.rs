@@ -12,6 +12,7 @@ mod killed;
 mod lab;
 mod model;
 mod races;
+mod resealing;
 mod rotation;
 mod rotation_crashes;
 mod sessions;
