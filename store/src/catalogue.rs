@@ -8,7 +8,7 @@ use crate::backend::{self, Backend};
 use crate::crypto::{Generation, MetadataKey, RecordContext, RecordKind};
 use crate::env::{Env, Timestamp};
 use crate::error::{Error, Result};
-use crate::id::{NodeId, ObjectName, PackId, RepositoryId, SnapshotId};
+use crate::id::{GroupId, NodeId, ObjectName, PackId, RepositoryId, SnapshotId};
 use crate::limits::{NODE_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::tree::{NodeBytes, NodeSink, NodeSource, Root, Schema, TreeParams};
 use serde::de::DeserializeOwned;
@@ -54,6 +54,8 @@ pub enum Key {
     Lost(ChunkId),
     /// A live pack.
     Pack(PackId),
+    /// A group of packs and its parity objects.
+    Parity(GroupId),
     /// A live snapshot.
     Snapshot(SnapshotId),
     /// A condemned pack: it may still exist, and its name never lives again.
@@ -69,6 +71,8 @@ impl Key {
     pub const LOST: u8 = b'l';
     /// First byte of the keys of packs.
     pub const PACKS: u8 = b'p';
+    /// First byte of the keys of parity groups.
+    pub const PARITY: u8 = b'r';
     /// First byte of the keys of snapshots.
     pub const SNAPSHOTS: u8 = b's';
     /// First byte of the keys of tombstones.
@@ -82,6 +86,7 @@ impl Key {
             Self::Forgotten(id) => (Self::FORGOTTEN, id.as_bytes()),
             Self::Lost(id) => (Self::LOST, id.as_bytes()),
             Self::Pack(id) => (Self::PACKS, id.as_bytes()),
+            Self::Parity(id) => (Self::PARITY, id.as_bytes()),
             Self::Snapshot(id) => (Self::SNAPSHOTS, id.as_bytes()),
             Self::Tombstone(id) => (Self::TOMBSTONES, id.as_bytes()),
             Self::Verified(id) => (Self::VERIFIED, id.as_bytes()),
@@ -108,6 +113,7 @@ impl Key {
             Self::FORGOTTEN => Ok(Self::Forgotten(SnapshotId::from_bytes(id))),
             Self::VERIFIED => Ok(Self::Verified(PackId::from_bytes(id))),
             Self::PACKS => Ok(Self::Pack(PackId::from_bytes(id))),
+            Self::PARITY => Ok(Self::Parity(GroupId::from_bytes(id))),
             Self::SNAPSHOTS => Ok(Self::Snapshot(SnapshotId::from_bytes(id))),
             Self::TOMBSTONES => Ok(Self::Tombstone(PackId::from_bytes(id))),
             other => Err(Error::damaged("catalogue", format!("a key of unknown kind {other}"))),

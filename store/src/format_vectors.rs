@@ -1,4 +1,5 @@
 //! The hex vectors of FORMAT.md: each decodes to what the page says, and is written again byte for byte.
+//! Those of parity stand beside its code.
 
 use crate::backend::{Backend, MemoryBackend};
 use crate::catalogue::{
@@ -24,7 +25,7 @@ use stillpoint_chunker::ChunkId;
 const PAGE: &str = include_str!("../../FORMAT.md");
 
 /// The bytes of the block that starts with "```hex NAME".
-fn vector(name: &str) -> Vec<u8> {
+pub(crate) fn vector(name: &str) -> Vec<u8> {
     let start = PAGE.find(&format!("```hex {name}\n")).unwrap_or_else(|| panic!("no {name}"));
     let block = PAGE[start..].lines().skip(1).take_while(|line| !line.starts_with("```"));
     let digits: String = block.flat_map(str::chars).filter(|c| !c.is_whitespace()).collect();
@@ -34,7 +35,7 @@ fn vector(name: &str) -> Vec<u8> {
 
 /// Compares with the page; shows what the page would have to say.
 #[track_caller]
-fn check(name: &str, bytes: &[u8]) {
+pub(crate) fn check(name: &str, bytes: &[u8]) {
     let mut lines = String::new();
     for line in bytes.chunks(32) {
         line.iter().for_each(|byte| write!(lines, "{byte:02x}").unwrap());

@@ -17,6 +17,7 @@ pub mod index;
 pub mod limits;
 mod mark;
 pub mod pack;
+pub mod parity;
 pub mod prune;
 pub mod read;
 pub mod record;

@@ -12,6 +12,16 @@ pub const PACK_BYTES_MAX: u64 = 256 << 20;
 pub const FOOTER_BYTES_MAX: usize = 64 << 20;
 /// Most chunks in one pack.
 pub const PACK_CHUNKS_MAX: usize = 1 << 21;
+/// Most packs in one parity group.
+pub const PARITY_DATA_MAX: usize = 128;
+/// Most parity objects of one group.
+pub const PARITY_OBJECTS_MAX: usize = 32;
+/// Shortest stripe of a parity group: 4 KiB.
+pub const STRIPE_BYTES_MIN: u32 = 4 << 10;
+/// Longest stripe of a parity group: 1 MiB.
+pub const STRIPE_BYTES_MAX: u32 = 1 << 20;
+/// Longest table of a parity object: 16 MiB.
+pub const PARITY_TABLE_BYTES_MAX: usize = 16 << 20;
 /// Longest tree node: 1 MiB.
 pub const NODE_BYTES_MAX: usize = 1 << 20;
 /// Longest key of a tree entry: 64 KiB more than any path this program stores inline.

@@ -8,8 +8,9 @@ use crate::catalogue::{
 };
 use crate::crypto::Generation;
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, PackId, SnapshotId};
+use crate::id::{ChunkId, GroupId, PackId, SnapshotId};
 use crate::index::IndexState;
+use crate::parity::{Groups, ParityEntry};
 use crate::record::Head;
 use crate::tree::{Root, Tree};
 use serde::Serialize;
@@ -152,6 +153,26 @@ impl HeadView {
             Ok(())
         })?;
         Ok(verified)
+    }
+
+    /// The parity groups, those that are only announced included.
+    pub fn parity_groups(&self) -> Result<Groups> {
+        let mut groups = Groups::new();
+        self.each(Key::PARITY, |key, entry: ParityEntry| {
+            if let Key::Parity(id) = key {
+                entry.check(id)?;
+                groups.insert(id, entry);
+            }
+            Ok(())
+        })?;
+        Ok(groups)
+    }
+
+    /// One parity group, or None when there is none of that name.
+    pub fn parity_group(&self, id: GroupId) -> Result<Option<ParityEntry>> {
+        let entry: Option<ParityEntry> = self.get(Key::Parity(id))?;
+        entry.iter().try_for_each(|entry| entry.check(id))?;
+        Ok(entry)
     }
 
     /// The manifests that must stay whole: those of live snapshots and of forgotten ones that can be taken back.

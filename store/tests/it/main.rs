@@ -11,6 +11,7 @@ mod indexes;
 mod killed;
 mod lab;
 mod model;
+mod parity;
 mod races;
 mod resealing;
 mod rotation;
