@@ -78,7 +78,7 @@ pub struct PruneReport {
     pub waiting: u64,
     /// Their bytes.
     pub waiting_bytes: u64,
-    /// Catalogue nodes and snapshot records that no head names, removed now.
+    /// Catalogue nodes, snapshot records and parity objects that no head names, removed now.
     pub garbage: u64,
 }
 
@@ -100,7 +100,7 @@ impl Repository {
         self.condemn(options, &mut report)?;
         self.delete_condemned(options, &mut report)?;
         if !options.dry_run {
-            report.garbage = self.remove_garbage()?;
+            report.garbage = self.remove_garbage()? + self.tidy_parity()?.objects;
         }
         Ok(report)
     }
