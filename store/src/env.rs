@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A moment: nanoseconds since 1970-01-01T00:00:00Z, negative before. Covers the years 1677 to 2262 and beyond
 /// (128 bits), because file times may lie anywhere.
@@ -33,10 +33,23 @@ impl Timestamp {
     }
 }
 
+/// How long the machine has been up: a clock that nobody sets, and that begins anew with every boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uptime {
+    /// Names the boot; readings of different boots have nothing to do with each other.
+    pub boot: String,
+    /// Time since that boot, including the time that the machine slept.
+    pub elapsed: Duration,
+}
+
 /// Time and randomness. Tests and simulations pass a seeded one; then equal input gives equal bytes.
 pub trait Env: Send + Sync {
     /// The current wall-clock time.
     fn now(&self) -> Timestamp;
+    /// How long the machine has been up; None where that cannot be told.
+    fn uptime(&self) -> Option<Uptime> {
+        None
+    }
     /// Fills the buffer with cryptographically secure random bytes.
     fn fill_random(&self, bytes: &mut [u8]);
 }
@@ -53,6 +66,18 @@ impl Env for SystemEnv {
             Err(before) => -i128::try_from(before.duration().as_nanos()).unwrap_or(i128::MAX),
         };
         Timestamp::from_nanos(nanos)
+    }
+
+    fn uptime(&self) -> Option<Uptime> {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let elapsed = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Some(Uptime {
+            boot: boot.trim().to_owned(),
+            elapsed: Duration::new(
+                u64::try_from(elapsed.tv_sec).ok()?,
+                u32::try_from(elapsed.tv_nsec).ok()?,
+            ),
+        })
     }
 
     #[allow(clippy::disallowed_methods, reason = "this is the door")]
@@ -80,6 +105,10 @@ impl DerivedEnv {
 impl Env for DerivedEnv {
     fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    fn uptime(&self) -> Option<Uptime> {
+        self.clock.uptime()
     }
 
     fn fill_random(&self, bytes: &mut [u8]) {

@@ -7,6 +7,7 @@ pub mod backend;
 pub mod cancel;
 pub mod catalogue;
 pub mod check;
+pub mod clock;
 pub mod crypto;
 pub mod env;
 pub mod error;
@@ -26,7 +27,7 @@ pub mod tree;
 pub mod write;
 
 pub use cancel::Cancel;
-pub use env::{DerivedEnv, Env, SystemEnv, Timestamp};
+pub use env::{DerivedEnv, Env, SystemEnv, Timestamp, Uptime};
 pub use error::{Error, Finding, Result};
 pub use id::{
     ChunkKind, DomainId, NodeId, ObjectKind, ObjectName, PackId, RepositoryId, SnapshotId,

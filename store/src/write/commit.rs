@@ -78,7 +78,7 @@ impl Writer {
             hash: *blake3::hash(&sealed).as_bytes(),
             root: record.root,
             committed: repository.env.now(),
-            protected: false,
+            protected: self.options.protect,
             record: None,
         };
         edit.put(Key::Snapshot(id), &entry);

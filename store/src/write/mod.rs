@@ -39,6 +39,8 @@ pub struct WriteOptions {
     pub frame_target_bytes: usize,
     /// Count only; nothing is stored and the session cannot commit.
     pub dry_run: bool,
+    /// The snapshot is protected from being forgotten from its first moment on.
+    pub protect: bool,
 }
 
 impl Default for WriteOptions {
@@ -50,6 +52,7 @@ impl Default for WriteOptions {
             threads,
             frame_target_bytes: FRAME_TARGET_BYTES,
             dry_run: false,
+            protect: false,
         }
     }
 }
