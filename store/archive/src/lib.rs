@@ -19,7 +19,6 @@ mod pipeline;
 pub mod plan;
 pub mod restore;
 pub mod retention;
-pub mod retention_span;
 mod scan;
 pub mod source;
 pub mod target;

@@ -3,9 +3,14 @@
 //! Owns the calendar rules (the ones restic's users know). Knows nothing of repositories; who forgets what is
 //! planned here is the caller's business. The clock and the time zone come in as values.
 
-use crate::retention_span::KeepSpan;
-use jiff::{Timestamp as Instant, Zoned, tz::TimeZone};
+pub mod guard;
+mod rules;
+pub mod span;
+
+use jiff::tz::TimeZone;
+use rules::Rules;
 use serde::Serialize;
+use span::KeepSpan;
 use std::collections::{BTreeMap, BTreeSet};
 use stillpoint_store::{Snapshot, SnapshotId, Timestamp};
 
@@ -27,7 +32,7 @@ pub enum Keep {
 pub enum Period {
     /// Every snapshot is a period of its own.
     Last,
-    /// An hour of the local clock; an hour that a clock change repeats counts twice.
+    /// An hour of the local clock; an hour that a clock change repeats counts once.
     Hourly,
     /// A local day.
     Daily,
@@ -54,25 +59,6 @@ impl Period {
             Self::Yearly => "yearly",
         }
     }
-
-    /// Two snapshots are in the same period exactly if this is equal.
-    fn bucket(self, moment: &Zoned, ordinal: usize) -> [i64; 3] {
-        let date = moment.date();
-        match self {
-            Self::Last => [i64::try_from(ordinal).unwrap_or(i64::MAX), 0, 0],
-            Self::Hourly => {
-                let day = i64::from(date.year()) * 512 + i64::from(date.day_of_year());
-                [day, i64::from(moment.hour()), i64::from(moment.offset().seconds())]
-            }
-            Self::Daily => [i64::from(date.year()), i64::from(date.day_of_year()), 0],
-            Self::Weekly => {
-                let week = date.iso_week_date();
-                [i64::from(week.year()), i64::from(week.week()), 0]
-            }
-            Self::Monthly => [i64::from(date.year()), i64::from(date.month()), 0],
-            Self::Yearly => [i64::from(date.year()), 0, 0],
-        }
-    }
 }
 
 /// What is kept. A snapshot stays if at least one rule keeps it; a policy without any rule keeps everything.
@@ -93,7 +79,7 @@ pub struct RetentionPolicy {
     /// Spans before the newest snapshot in which the newest snapshot of each such period is kept
     /// (`Period::Last`: every snapshot).
     pub within: BTreeMap<Period, KeepSpan>,
-    /// Sets of tags: a snapshot that has every tag of one set is kept.
+    /// Sets of tags: a snapshot that has every tag of one set is kept; an empty tag stands for having none.
     pub tags: Vec<Vec<String>>,
     /// Snapshots kept by name.
     pub ids: Vec<SnapshotId>,
@@ -142,7 +128,7 @@ impl Default for GroupBy {
 pub struct Candidate {
     /// Its name.
     pub id: SnapshotId,
-    /// When it was taken.
+    /// The time it is judged by.
     pub time: Timestamp,
     /// The host it was taken on.
     pub host: String,
@@ -154,12 +140,27 @@ pub struct Candidate {
     pub protected: bool,
 }
 
-impl From<&Snapshot> for Candidate {
-    fn from(snapshot: &Snapshot) -> Self {
+/// By which of its times a snapshot is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum JudgeBy {
+    /// The moment it stands for, as its host claims it.
+    #[default]
+    Time,
+    /// The moment it was committed, by the clock of whoever did it. A server that commits for its hosts judges by this:
+    /// then no host pushes good snapshots out by times that it makes up.
+    Committed,
+}
+
+impl Candidate {
+    /// What retention looks at in this snapshot.
+    pub fn new(snapshot: &Snapshot, by: JudgeBy) -> Self {
         let record = &snapshot.record;
         Self {
             id: snapshot.id,
-            time: record.time,
+            time: match by {
+                JudgeBy::Time => record.time,
+                JudgeBy::Committed => snapshot.committed,
+            },
             host: record.host.clone(),
             paths: record.paths.iter().map(|path| path.to_vec()).collect(),
             tags: record.tags.clone(),
@@ -277,104 +278,5 @@ fn plan_group(
     plan
 }
 
-/// One calendar rule on its way from the newest snapshot to the oldest.
-struct Rule {
-    period: Period,
-    limit: Limit,
-    last: Option<[i64; 3]>,
-}
-
-enum Limit {
-    Count(Keep),
-    Within { after: Zoned, span: KeepSpan },
-}
-
-struct Rules<'a> {
-    policy: &'a RetentionPolicy,
-    zone: &'a TimeZone,
-    rules: Vec<Rule>,
-    members: usize,
-}
-
-impl<'a> Rules<'a> {
-    fn new(policy: &'a RetentionPolicy, newest_first: &[&Candidate], zone: &'a TimeZone) -> Self {
-        let mut rules = Vec::new();
-        let newest = newest_first.first().map(|newest| zoned(newest.time, zone));
-        for (&period, span) in policy.within.iter().filter(|(_, span)| !span.is_zero()) {
-            let Some(newest) = &newest else { continue };
-            let limit = Limit::Within { after: span.before(newest), span: *span };
-            rules.push(Rule { period, limit, last: None });
-        }
-        for period in Period::ALL {
-            let keep = policy.count(period);
-            if !matches!(keep, Keep::None | Keep::Count(0)) {
-                rules.push(Rule { period, limit: Limit::Count(keep), last: None });
-            }
-        }
-        Self { policy, zone, rules, members: newest_first.len() }
-    }
-
-    fn reasons(&mut self, candidate: &Candidate, ordinal: usize) -> Vec<String> {
-        let mut reasons = Vec::new();
-        if self.policy.is_empty() {
-            reasons.push("policy is empty".to_owned());
-        }
-        if candidate.protected {
-            reasons.push("protected".to_owned());
-        }
-        if self.policy.ids.contains(&candidate.id) {
-            reasons.push("named".to_owned());
-        }
-        for set in &self.policy.tags {
-            if set.iter().all(|tag| candidate.tags.contains(tag)) {
-                reasons.push(format!("has tags [{}]", set.join(", ")));
-            }
-        }
-        let moment = zoned(candidate.time, self.zone);
-        let oldest = ordinal + 1 == self.members;
-        for rule in &mut self.rules {
-            reasons.extend(rule.reason(&moment, ordinal, oldest));
-        }
-        reasons
-    }
-}
-
-impl Rule {
-    /// Why this rule keeps the snapshot, if it does. The oldest snapshot is kept while a rule is not yet satisfied:
-    /// a history shorter than the policy keeps its beginning.
-    fn reason(&mut self, moment: &Zoned, ordinal: usize, oldest: bool) -> Option<String> {
-        let bucket = self.period.bucket(moment, ordinal);
-        let fresh = self.last != Some(bucket);
-        let inside = match &self.limit {
-            Limit::Count(keep) => !matches!(keep, Keep::None | Keep::Count(0)),
-            Limit::Within { after, .. } => moment > after,
-        };
-        if !inside || !(fresh || oldest) {
-            return None;
-        }
-        self.last = Some(bucket);
-        let word = self.period.word();
-        let prefix = if fresh { "" } else { "oldest " };
-        Some(match &mut self.limit {
-            Limit::Count(keep) => {
-                if let Keep::Count(left) = keep {
-                    *left -= 1;
-                }
-                format!("{prefix}{word} snapshot")
-            }
-            Limit::Within { span, .. } if self.period == Period::Last => format!("within {span}"),
-            Limit::Within { span, .. } => format!("{prefix}{word} within {span}"),
-        })
-    }
-}
-
-/// The moment on the local clock; times beyond jiff's calendar (years -9999 to 9999) lie at its ends.
-fn zoned(time: Timestamp, zone: &TimeZone) -> Zoned {
-    let nanos = i32::try_from(time.nanos).unwrap_or(0);
-    let end = if time.seconds < 0 { Instant::MIN } else { Instant::MAX };
-    Instant::new(time.seconds, nanos).unwrap_or(end).to_zoned(zone.clone())
-}
-
 #[cfg(test)]
-#[path = "retention_tests.rs"]
 mod tests;

@@ -13,3 +13,4 @@ mod restore_hostile;
 mod restore_lab;
 mod restore_links;
 mod restore_random;
+mod retention_restic;

@@ -1,4 +1,5 @@
 use super::*;
+use jiff::Timestamp as Instant;
 
 const NOW: &str = "2026-06-30T23:59:59Z";
 /// Rules instead of names, so that the tests need no time zone database.
@@ -99,10 +100,10 @@ fn the_oldest_stays_while_a_rule_is_not_satisfied() {
 
 #[test]
 fn hours_follow_the_clock_change() {
-    // In Berlin the clock goes back at 2025-10-26T01:00Z: 02:30 comes twice, and both hours are kept;
+    // In Berlin the clock goes back at 2025-10-26T01:00Z: 02:30 comes twice, and counts as one hour;
     // it goes forward at 2026-03-29T01:00Z: 01:59 and 03:00 are neighbours.
     let policy = RetentionPolicy { hourly: Keep::All, ..Default::default() };
-    let back = ["2025-10-26T00:30:00Z", "2025-10-26T01:30:00Z", "2025-10-26T01:45:00Z"];
+    let back = ["2025-10-25T23:30:00Z", "2025-10-26T00:30:00Z", "2025-10-26T01:30:00Z"];
     check(BERLIN, &back, &policy, &[(2, "hourly snapshot"), (0, "hourly snapshot")]);
     let forward = ["2026-03-29T00:59:00Z", "2026-03-29T01:00:00Z", "2026-03-29T01:59:00Z"];
     check(BERLIN, &forward, &policy, &[(2, "hourly snapshot"), (0, "hourly snapshot")]);

@@ -1,6 +1,7 @@
 //! A span of calendar time as people write it for retention: `2y5m7d3h`.
 
-use jiff::{Span, ToSpan, Zoned};
+use jiff::civil::Date;
+use jiff::{ToSpan as _, Zoned};
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
@@ -25,20 +26,29 @@ impl KeepSpan {
     }
 
     /// The moment this span before another one, by the calendar of its time zone; the beginning of the calendar
-    /// where it would lie before that.
+    /// where it would lie before that. A day that the month does not have counts on into the next one, as in
+    /// restic: a month before 31 March is 31 February, that is 3 March.
     pub fn before(&self, moment: &Zoned) -> Zoned {
-        let span = self.try_span().unwrap_or_default();
-        moment
-            .checked_sub(span)
+        self.try_before(moment)
             .unwrap_or_else(|_| jiff::Timestamp::MIN.to_zoned(moment.time_zone().clone()))
     }
 
-    fn try_span(&self) -> Result<Span, jiff::Error> {
-        0.seconds()
-            .try_years(self.years)?
-            .try_months(self.months)?
-            .try_days(self.days)?
-            .try_hours(self.hours)
+    fn try_before(&self, moment: &Zoned) -> Result<Zoned, jiff::Error> {
+        let hours = i32::from(self.hours).hours();
+        if (Self { hours: 0, ..*self }).is_zero() {
+            // By the clock alone: in an hour that comes twice a date would not say which of the two it means.
+            return moment.checked_sub(hours);
+        }
+        let date = moment.date();
+        let months = i32::from(date.year()) * 12 + i32::from(date.month())
+            - 1
+            - (i32::from(self.years) * 12 + i32::from(self.months));
+        let year = i16::try_from(months.div_euclid(12)).unwrap_or(i16::MIN);
+        let month = i8::try_from(months.rem_euclid(12) + 1).expect("1 to 12");
+        let days = i32::from(date.day()) - 1 - i32::from(self.days);
+        let date = Date::new(year, month, 1)?.checked_add(days.days())?;
+        let local = date.to_datetime(moment.time()).to_zoned(moment.time_zone().clone())?;
+        local.checked_sub(hours)
     }
 }
 
@@ -109,12 +119,14 @@ mod tests {
 
     #[test]
     fn a_span_follows_the_calendar() {
-        // A month before 31 March is the end of February; a day across a clock change is still the same clock time.
+        // A month before 31 March counts on from the end of February; a day across a clock change is still the
+        // same clock time.
         let cases = [
-            ("2026-03-31T10:00:00Z", "1m", "2026-02-28T11:00:00Z"),
+            ("2026-03-31T10:00:00Z", "1m", "2026-03-03T11:00:00Z"),
+            ("2026-01-15T10:00:00Z", "1y1m15d", "2024-11-30T10:00:00Z"),
             ("2026-03-29T10:00:00Z", "1d", "2026-03-28T11:00:00Z"),
             ("2026-03-29T10:00:00Z", "24h", "2026-03-28T10:00:00Z"),
-            ("2024-02-29T00:00:00Z", "1y", "2023-02-28T00:00:00Z"),
+            ("2024-02-29T00:00:00Z", "1y", "2023-03-01T00:00:00Z"),
         ];
         let berlin = jiff::tz::TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
         let local = |text: &str| text.parse::<jiff::Timestamp>().unwrap().to_zoned(berlin.clone());
