@@ -1,6 +1,7 @@
 //! The command `stillpoint`: what people see. Everything it does is done by the libraries.
 
 mod args;
+mod clock;
 mod commands;
 mod context;
 mod damage;

@@ -1,6 +1,7 @@
 //! `stillpoint prune`: removes data that no snapshot needs any more.
 
 use crate::args::WriteArgs;
+use crate::clock;
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::text::{self, Align, Table};
@@ -30,6 +31,10 @@ pub struct PruneArgs {
 
     #[command(flatten)]
     limits: PruneLimits,
+
+    /// Believe this machine's clock, although it was set or lies behind the repository's
+    #[arg(long)]
+    ignore_clock: bool,
 
     #[command(flatten)]
     write: WriteArgs,
@@ -67,7 +72,14 @@ fn unused(text: &str) -> Result<MaxUnused, String> {
 /// Prunes the repository.
 pub fn run(context: &Context, args: &PruneArgs) -> Result<Outcome> {
     let repository = context.open()?;
+    check_clock(&repository, &args.limits, args.ignore_clock)?;
     prune(context, &repository, &args.limits, &args.write, args.dry_run)
+}
+
+/// Refuses when something would go because its time is over, and the clock that says so cannot be believed.
+pub fn check_clock(repository: &Arc<Repository>, limits: &PruneLimits, ignore: bool) -> Result<()> {
+    let is_timeless = limits.keep_forgotten.is_zero() && limits.grace.is_zero();
+    if is_timeless { Ok(()) } else { clock::check(repository, ignore, "removed") }
 }
 
 /// Prunes an open repository; `forget --prune` ends here too.
