@@ -132,6 +132,13 @@ pub struct FilterArgs {
     pub path: Vec<PathBuf>,
 }
 
+impl FilterArgs {
+    /// True when every snapshot passes.
+    pub fn is_empty(&self) -> bool {
+        self.host.is_empty() && self.tag.is_empty() && self.path.is_empty()
+    }
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -156,6 +163,12 @@ pub enum Command {
     Check(commands::check::CheckArgs),
     /// Remove snapshots by hand or by retention rules; `prune` then frees the space
     Forget(Box<commands::forget::ForgetArgs>),
+    /// Bring forgotten snapshots back
+    Undelete(commands::undelete::UndeleteArgs),
+    /// Protect snapshots from being forgotten
+    Protect(commands::protect::ProtectArgs),
+    /// Let protected snapshots be forgotten again
+    Unprotect(commands::protect::ProtectArgs),
     /// Remove data that no snapshot needs any more
     Prune(commands::prune::PruneArgs),
     /// Show how much is stored, and how well it is deduplicated

@@ -143,8 +143,11 @@ fn advice(error: &Error) -> (Option<String>, u8) {
         Error::NoSuchSnapshot { .. } => {
             (hint("`stillpoint snapshots` lists what there is"), exit::FAILED)
         }
-        Error::Protected { .. } => (
-            hint("nothing was forgotten: leave it out, or run `stillpoint unprotect` first"),
+        Error::Protected { snapshot } => (
+            Some(format!(
+                "nothing was forgotten: leave it out, or run `stillpoint unprotect {}` first",
+                snapshot.short()
+            )),
             exit::FAILED,
         ),
         Error::Conflict { .. } | Error::KeysRotated => {

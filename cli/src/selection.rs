@@ -7,22 +7,31 @@ use crate::text;
 use serde::Serialize;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use stillpoint_store::prune::PruneOptions;
 use stillpoint_store::record::Summary;
 use stillpoint_store::repository::Snapshot;
+use stillpoint_store::{Forgotten, Timestamp};
 
 /// True when the snapshot passes host, tag and path.
 pub fn matches(filter: &FilterArgs, snapshot: &Snapshot) -> bool {
     let record = &snapshot.record;
     let host = filter.host.is_empty() || filter.host.contains(&record.host);
     let tags = filter.tag.is_empty()
-        || filter.tag.iter().any(|set| {
-            set.split(',').all(|tag| tag.is_empty() || record.tags.iter().any(|has| has == tag))
+        || filter.tag.iter().any(|set| match tag_set(set).as_slice() {
+            [none] if none.is_empty() => record.tags.is_empty(),
+            tags => tags.iter().all(|tag| record.tags.contains(tag)),
         });
     let paths = filter.path.iter().all(|path| {
         let wanted = spellings(path);
         record.paths.iter().any(|has| wanted.iter().any(|path| path == has.as_slice()))
     });
     host && tags && paths
+}
+
+/// The tags of a list with commas; nothing at all stands for having no tag, as one empty tag.
+pub fn tag_set(list: &str) -> Vec<String> {
+    let tags: Vec<_> = list.split(',').filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
+    if tags.is_empty() { vec![String::new()] } else { tags }
 }
 
 /// What a snapshot may have recorded for this path: names of streams as they stand, paths as `snapshot` makes them
@@ -67,6 +76,12 @@ pub struct SnapshotJson<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     excludes: &'a [String],
     program_version: &'a str,
+    committed: String,
+    protected: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forgotten: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recoverable_until: Option<String>,
     summary: SummaryJson,
 }
 
@@ -91,9 +106,30 @@ impl<'a> SnapshotJson<'a> {
             description: &record.description,
             excludes: &record.excludes,
             program_version: &record.program,
+            committed: json::moment(snapshot.committed),
+            protected: snapshot.protected,
+            forgotten: None,
+            recoverable_until: None,
             summary: SummaryJson::new(&record.summary),
         }
     }
+}
+
+impl<'a> SnapshotJson<'a> {
+    /// The fields of a forgotten snapshot.
+    pub fn forgotten(one: &'a Forgotten) -> Self {
+        Self {
+            forgotten: Some(json::moment(one.forgotten)),
+            recoverable_until: Some(json::moment(recoverable_until(one))),
+            ..Self::new(&one.snapshot)
+        }
+    }
+}
+
+/// When a prune may remove a forgotten snapshot for good, by the usual `--keep-forgotten`.
+pub fn recoverable_until(one: &Forgotten) -> Timestamp {
+    let window = PruneOptions::default().keep_forgotten.as_nanos();
+    Timestamp::from_nanos(one.forgotten.as_nanos() + i128::try_from(window).unwrap_or(0))
 }
 
 /// The figures of a run in JSON.

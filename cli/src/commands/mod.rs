@@ -10,11 +10,13 @@ pub mod init;
 pub mod key;
 pub mod ls;
 pub mod man;
+pub mod protect;
 pub mod prune;
 pub mod restore;
 pub mod snapshot;
 pub mod snapshots;
 pub mod stats;
+pub mod undelete;
 pub mod version;
 
 use crate::args::Command;
@@ -38,6 +40,9 @@ pub fn run(context: &Context, command: Command) -> Result<Outcome> {
         Command::Dump(args) => dump::run(context, &args),
         Command::Check(args) => check::run(context, &args),
         Command::Forget(args) => forget::run(context, *args),
+        Command::Undelete(args) => undelete::run(context, &args),
+        Command::Protect(args) => protect::run(context, &args, true),
+        Command::Unprotect(args) => protect::run(context, &args, false),
         Command::Prune(args) => prune::run(context, &args),
         Command::Stats(args) => stats::run(context, &args),
         Command::Key(args) => key::run(context, args),

@@ -26,7 +26,7 @@ use stillpoint_archive::backup::{BackupOptions, BackupReport, ParentChoice, back
 use stillpoint_archive::filter::{Filter, FilterOptions};
 use stillpoint_archive::source::StreamSource;
 use stillpoint_capture::CommandSource;
-use stillpoint_store::{Error, Repository, Timestamp};
+use stillpoint_store::{Error, Repository, Timestamp, WriteOptions};
 
 const SELECT: &str = "What to leave out";
 const STREAMS: &str = "Streams";
@@ -123,6 +123,10 @@ pub struct SnapshotArgs {
     /// A sentence to keep with the snapshot
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     description: String,
+
+    /// Protect the snapshot from being forgotten, as `stillpoint protect` does
+    #[arg(long, conflicts_with = "dry_run")]
+    protect: bool,
 
     /// Host name to record [default: this machine's]
     #[arg(short = 'H', long, value_name = "NAME")]
@@ -258,7 +262,10 @@ fn options(
         dry_run: args.dry_run,
         skip_unchanged: args.skip_if_unchanged,
         estimate: context.output.shows_progress(),
-        write: args.write.options(repository, args.dry_run),
+        write: WriteOptions {
+            protect: args.protect,
+            ..args.write.options(repository, args.dry_run)
+        },
         // Last: what can go wrong with the options goes wrong before a command is started.
         streams: streams(context, args)?,
         ..BackupOptions::default()

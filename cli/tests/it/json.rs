@@ -54,6 +54,10 @@ fn every_command_is_pure() {
     check(&["key", "add", "--new-password-file", "next"], "key_added");
     check(&["forget", "--keep-last", "1", "--dry-run"], "summary");
     check(&["forget", "--keep-last", "1"], "summary");
+    check(&["snapshots", "--forgotten"], "snapshot");
+    check(&["undelete", "--all", "--dry-run"], "summary");
+    check(&["protect", "latest"], "summary");
+    check(&["unprotect", "latest"], "summary");
     check(&["prune", "--dry-run"], "summary");
     check(&["prune"], "summary");
     check(&["man", "--out", "man"], "man");

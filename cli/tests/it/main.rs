@@ -9,5 +9,6 @@ mod index;
 mod json;
 mod manual;
 mod refusals;
+mod retention;
 mod secrets;
 mod support;
