@@ -122,6 +122,12 @@ impl Error {
         Self::Missing { object: object.to_string() }
     }
 
+    /// True where the storage has no room left: it refused the write.
+    pub fn is_full(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Io { source, .. } if full.contains(&source.kind()))
+    }
+
     /// True where the repository itself is at fault, not the source or the caller.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Missing { .. } | Self::LimitExceeded { .. })

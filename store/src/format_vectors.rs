@@ -296,6 +296,7 @@ fn heads_and_snapshots() {
         previous: [0x77; 32],
         transaction: [0x88; 16],
         recent: vec![serde_bytes::ByteArray::new([0x99; 16])],
+        catalogues: vec![serde_bytes::ByteArray::new([0xaa; 32])],
     };
     check("head", &to_cbor(&head));
     let context = RecordContext { repository: REPOSITORY, kind: RecordKind::Head, name: b"" };

@@ -1,7 +1,7 @@
 //! A repository in a local directory.
 //!
 //! ```text
-//! config  head  head.lock  keys/  packs/00/ .. packs/ff/  catalogue/  snapshots/  parity/  tmp/
+//! config  head  head.lock  reserve  keys/  packs/00/ .. packs/ff/  catalogue/  snapshots/  parity/  tmp/
 //! ```
 //! An object is written to `tmp/`, synced, renamed to its name without ever replacing anything, and its folder is
 //! synced; only then it counts. The head is replaced under an exclusive `flock` of `head.lock`. Files get mode 0600,
@@ -9,6 +9,7 @@
 
 mod durable;
 mod maps;
+mod reserve;
 mod temp;
 
 use super::{Backend, ObjectBytes, ObjectWriter, Swap};
@@ -208,7 +209,8 @@ impl Backend for LocalBackend {
         }
         durable::create_folders_durably(&self.root)?;
         refuse_foreign_entries(&self.root)?;
-        self.create_folders()
+        self.create_folders()?;
+        reserve::make(&self.root)
     }
 
     fn create(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>> {
@@ -321,6 +323,14 @@ impl Backend for LocalBackend {
         self.replace_head(new)?;
         Ok(Swap::Done)
     }
+
+    fn make_reserve(&self) -> Result<()> {
+        reserve::make(&self.root)
+    }
+
+    fn release_reserve(&self) -> Result<bool> {
+        reserve::release(&self.root)
+    }
 }
 
 fn is_shard(name: &str) -> bool {
@@ -332,7 +342,9 @@ fn refuse_foreign_entries(root: &Path) -> Result<()> {
     let failed = |error| Error::io("listing", root.display(), error);
     for entry in fs::read_dir(root).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        let own = FOLDERS.iter().any(|folder| name == *folder) || name == "lost+found";
+        let own = FOLDERS.iter().any(|folder| name == *folder)
+            || name == reserve::RESERVE
+            || name == "lost+found";
         if !own {
             return Err(Error::Invalid(format!(
                 "{} is not empty: it holds {}",

@@ -109,6 +109,23 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// After an error the outcome is unknown: read the head to find out.
     fn swap_head(&self, expected: Option<&[u8]>, new: &[u8]) -> Result<Swap>;
+
+    /// Sets a little room aside, if none is set aside and there is some, for [`Self::release_reserve`].
+    ///
+    /// # Errors
+    /// None for want of room; others as the storage gives them.
+    fn make_reserve(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Gives back the room that was set aside, so that what frees space can be committed on a full disk. False if
+    /// there was none.
+    ///
+    /// # Errors
+    /// As the storage gives them.
+    fn release_reserve(&self) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// The error for a range that does not lie inside an object of `len` bytes.

@@ -31,18 +31,21 @@ pub struct Head {
     /// lost learns from a later head, too, what became of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recent: Vec<serde_bytes::ByteArray<16>>,
+    /// The catalogues of these heads, in the same order. They are kept: who began under one of them goes on, and
+    /// an index that reflects one is brought up by comparing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub catalogues: Vec<serde_bytes::ByteArray<32>>,
 }
 
 impl Head {
-    /// Most transactions of earlier heads that a head names.
+    /// Most earlier heads of which a head names the transaction and the catalogue.
     pub const RECENT_MAX: usize = 32;
 
     /// The head that follows `self`, whose stored bytes have the hash `hash`.
     pub fn next(&self, hash: [u8; 32], catalogue: Root, transaction: TransactionId) -> Self {
-        let mut recent = self.recent.clone();
-        recent.push(serde_bytes::ByteArray::new(self.transaction));
-        let too_many = recent.len().saturating_sub(Self::RECENT_MAX);
-        recent.drain(..too_many);
+        let (mut recent, mut catalogues) = (self.recent.clone(), self.catalogues.clone());
+        push_bounded(&mut recent, serde_bytes::ByteArray::new(self.transaction));
+        push_bounded(&mut catalogues, serde_bytes::ByteArray::new(*self.catalogue.id.as_bytes()));
         Self {
             version: HEAD_VERSION,
             seq: self.seq + 1,
@@ -51,6 +54,7 @@ impl Head {
             previous: hash,
             transaction: *transaction.as_bytes(),
             recent,
+            catalogues,
         }
     }
 
@@ -64,6 +68,7 @@ impl Head {
             previous: [0; 32],
             transaction: *transaction.as_bytes(),
             recent: Vec::new(),
+            catalogues: Vec::new(),
         }
     }
 
@@ -94,6 +99,13 @@ impl Head {
         let plain = key.open(&context(repository), bytes)?;
         super::decode_versioned(&"head", &plain, HEAD_VERSION)
     }
+}
+
+/// Adds what the newest of the earlier heads says; the oldest goes where there are too many.
+fn push_bounded<T>(list: &mut Vec<T>, item: T) {
+    list.push(item);
+    let too_many = list.len().saturating_sub(Head::RECENT_MAX);
+    list.drain(..too_many);
 }
 
 /// The generation of the keys that a stored head says it was sealed by; nothing of it is verified.

@@ -133,7 +133,7 @@ impl Repository {
             if change.edit.is_empty() {
                 return Ok(perhaps);
             }
-            match self.attempt(&base, &change.edit)? {
+            match self.attempt_with_reserve(&base, &change.edit)? {
                 Attempt::Committed(_) => return Ok(change.ids),
                 Attempt::Lost { certain: true } => {}
                 Attempt::Lost { certain: false } => perhaps = change.ids,

@@ -5,6 +5,7 @@ mod history;
 mod index_sync;
 mod keys;
 mod reseal;
+mod reserve;
 mod rotate;
 mod snapshots;
 mod unlock;

@@ -329,20 +329,35 @@ impl Repository {
         base: &HeadView,
         edit: &CatalogueEdit,
     ) -> Result<Attempt> {
-        edit.refuse_living_dead(base)?;
         let transaction = crate::id::TransactionId::random(&*self.env);
         let source = base.nodes();
         let mut sink = base.nodes();
-        let (before, params) = (base.head.catalogue, self.catalogue_params());
-        let root = if edit.anew {
-            debug_assert!(edit.changes.is_empty());
-            write_anew(before, &params, &source, &mut sink)?
-        } else {
+        let written = edit.refuse_living_dead(base).and_then(|()| {
+            let (before, params) = (base.head.catalogue, self.catalogue_params());
+            if edit.anew {
+                debug_assert!(edit.changes.is_empty());
+                return write_anew(before, &params, &source, &mut sink);
+            }
             let changes = edit.encoded();
-            crate::tree::edit::<CatalogueSchema>(before, changes, &params, &source, &mut sink)?
+            crate::tree::edit::<CatalogueSchema>(before, changes, &params, &source, &mut sink)
+        });
+        let root = match written {
+            Ok(root) => root,
+            Err(error) => {
+                self.remove_nodes(sink.written());
+                // The base is so old that its catalogue is gone: then others were faster.
+                if error.is_damage() && self.head()?.hash != base.hash {
+                    return Ok(Attempt::Lost { certain: true });
+                }
+                return Err(error);
+            }
         };
         let mut head = base.head.next(base.hash, root, transaction);
         head.fence = head.fence.max(edit.fence);
+        if edit.anew {
+            // What older keys seal is not kept for readers: it was written anew to be rid of it.
+            head.catalogues.clear();
+        }
         let bytes = head.seal(self.id(), &self.metadata, &*self.env);
         let swapped = self.backend.swap_head(Some(&base.bytes), &bytes);
         let (committed, certain) = match swapped {
@@ -357,6 +372,10 @@ impl Repository {
             Err(error) => {
                 let now = self.head()?;
                 if now.hash == base.hash {
+                    if error.is_full() {
+                        // It was refused, so nobody will name them; and room is what is missing.
+                        self.remove_nodes(sink.written());
+                    }
                     return Err(error);
                 }
                 match now.head.has(transaction, base.seq()) {
@@ -371,10 +390,7 @@ impl Repository {
             return Ok(Attempt::Committed(view));
         }
         if certain {
-            // Nobody can name these nodes. Best effort: prune removes what stays behind.
-            for node in sink.written() {
-                let _ = self.backend.remove(&crate::id::ObjectName::Catalogue(*node));
-            }
+            self.remove_nodes(sink.written());
         }
         Ok(Attempt::Lost { certain })
     }
