@@ -6,8 +6,6 @@
 //! of the join. Small repositories are joined in memory; larger ones in a temporary file; where there is no room for
 //! one (a full disk), by going over the footers several times.
 
-#![allow(dead_code, reason = "check and repair use the rest")]
-
 mod bits;
 mod join;
 mod nodes;
@@ -83,9 +81,9 @@ impl Lost {
 
 /// What a mark found.
 pub(crate) struct Marked {
-    /// The packs in the order of their ids; behind them the guides.
+    /// The packs in the order of their ids; behind them the guides, and what became known later.
     packs: Vec<PackMark>,
-    guides: usize,
+    holders: usize,
     nodes: NodeTable,
     /// Chunks that live snapshots need.
     pub lost: Lost,
@@ -96,8 +94,7 @@ pub(crate) struct Marked {
 impl Marked {
     /// What is needed of each pack, in the order of their ids.
     pub fn packs(&self) -> &[PackMark] {
-        let holders = self.packs.len() - self.guides;
-        self.packs.split_at(holders).0
+        self.packs.split_at(self.holders).0
     }
 
     /// What is needed of this pack.
@@ -106,9 +103,45 @@ impl Marked {
         packs.binary_search_by_key(id, |pack| pack.id).ok().and_then(|at| packs.get(at))
     }
 
-    /// Places of nodes that were visited; a node that lies in two packs counts twice.
-    pub fn nodes_seen(&self) -> u64 {
-        self.nodes.seen()
+    /// Learns of the nodes in more packs. What these hold is not added to the marks.
+    ///
+    /// # Errors
+    /// Errors of the storage, and damage of these packs.
+    pub fn learn(
+        &mut self,
+        repository: &Repository,
+        packs: &BTreeMap<PackId, PackEntry>,
+    ) -> Result<()> {
+        let mut nodes = Vec::new();
+        for (id, entry) in packs.iter().filter(|(_, entry)| entry.node_chunks > 0) {
+            repository.cancel().check()?;
+            let mut pack = PackMark::of(*id, entry);
+            let number = u32::try_from(self.packs.len()).expect("fewer packs than fit into memory");
+            pack.take_in(number, &pack.footer(repository)?, &mut nodes, &mut |_| Ok(()))?;
+            self.packs.push(pack);
+        }
+        if !nodes.is_empty() {
+            self.nodes.add(nodes);
+        }
+        Ok(())
+    }
+
+    /// Walks on from these roots through nodes that were not visited before; gives the roots and what is reached.
+    ///
+    /// # Errors
+    /// Errors of the storage, `Cancelled`, and damage of a pack that could be read before.
+    pub fn walk_on(
+        &mut self,
+        repository: &Repository,
+        roots: impl IntoIterator<Item = NodeId>,
+        mut give: impl FnMut(&ChunkId),
+    ) -> Result<()> {
+        let load = |pack: &PackMark| pack.footer(repository);
+        let mut walk = Walk::new(&self.packs, &mut self.nodes, &load, repository.cancel());
+        walk.run(roots, |id| {
+            give(id);
+            Ok(())
+        })
     }
 }
 
@@ -193,7 +226,7 @@ impl<'a> Mark<'a> {
             None => self.in_passes(parts, chunks, &mut packs, &mut nodes)?,
         };
         let (lost, lost_held) = (Lost(live), Lost(held));
-        Ok(Marked { packs, guides: self.guides.len(), nodes, lost, lost_held })
+        Ok(Marked { packs, holders: self.packs.len(), nodes, lost, lost_held })
     }
 
     /// Joins through a temporary file; None where there is no room for one.

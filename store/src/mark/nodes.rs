@@ -113,7 +113,8 @@ impl NodeTable {
         }
     }
 
-    /// How many places of nodes were visited.
+    /// How many places of nodes were visited; a node that lies in two packs counts twice.
+    #[cfg(test)]
     pub fn seen(&self) -> u64 {
         self.runs.iter().map(|run| run.seen.count()).sum()
     }

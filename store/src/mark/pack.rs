@@ -67,6 +67,11 @@ impl PackMark {
         self.size_bytes.unwrap_or(0)
     }
 
+    /// The generation of the keys that seal it.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
     pub(super) fn chunks(&self) -> usize {
         let chunks = u64::from(self.data_chunks) + u64::from(self.node_chunks);
         usize::try_from(chunks).unwrap_or(usize::MAX).min(PACK_CHUNKS_MAX)

@@ -145,7 +145,7 @@ fn verdict(marked: &Marked) -> Verdict {
     Verdict {
         packs: marked.packs().iter().map(pack).collect(),
         lost: [set(&marked.lost), set(&marked.lost_held)],
-        nodes_seen: marked.nodes_seen(),
+        nodes_seen: marked.nodes.seen(),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::index::Location;
 use crate::mark::{Mark, find_strays};
 use crate::pack::PackSummary;
 use crate::record::SnapshotRecord;
-use crate::repository::{Attempt, CatalogueEdit, HeadView, Repository};
+use crate::repository::{Attempt, CatalogueEdit, HeadView};
 use crate::tree::Root;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -246,15 +246,6 @@ impl Writer {
 
 /// What prune needs of a session that moves chunks.
 impl Writer {
-    pub(crate) fn repository(&self) -> &Arc<Repository> {
-        &self.repository
-    }
-
-    /// Whether this session stores the chunk already.
-    pub(crate) fn is_own(&self, id: &ChunkId) -> bool {
-        self.state().own.contains(id)
-    }
-
     /// Stores a chunk that lies in another live pack too.
     pub(crate) fn store_moved(
         &self,
@@ -264,7 +255,6 @@ impl Writer {
         references: Vec<ChunkId>,
     ) -> Result<()> {
         let mut state = self.state();
-        state.own.insert(id);
         match kind {
             ChunkKind::Data => state.data.push(id, bytes, references),
             ChunkKind::Node => state.nodes.push(id, bytes, references),
@@ -278,38 +268,37 @@ impl Writer {
         state.nodes.flush()
     }
 
-    /// Looks at the session's packs under another head: what lies in those that can no longer become live is stored
-    /// again, and those that an attempt without an answer has made live belong to the repository. What they
-    /// hold is not the session's any more, or a prune would condemn the only pack of a chunk and believe that it
-    /// holds the chunk itself.
-    pub(crate) fn settle_packs(&self, base: &HeadView) -> Result<()> {
-        let mut state = self.state();
-        let live = base.packs()?;
-        let mut finished = self.finished.lock().expect("no panic while listed");
-        for pack in finished.iter().filter(|pack| live.contains_key(&pack.summary.id)) {
-            for id in pack.ids() {
-                state.own.remove(&id);
-            }
-        }
-        finished.retain(|pack| !live.contains_key(&pack.summary.id));
-        drop(finished);
-        self.drop_void_packs(&mut state, base)
+    /// Whether a pack of the session can no longer become live.
+    pub(crate) fn has_void_packs(&self, base: &HeadView) -> Result<bool> {
+        Ok(!void_among(&self.finished_packs(), base)?.is_empty())
     }
 
-    /// Puts the session's packs into an edit.
-    pub(crate) fn put_packs(&self, edit: &mut CatalogueEdit) {
-        add_packs(&self.finished_packs(), edit);
-    }
-
-    /// The names of the packs that this session finished and that no commit has made live.
-    pub(crate) fn own_packs(&self) -> Vec<PackId> {
-        self.finished_packs().iter().map(|pack| pack.summary.id).collect()
+    /// An edit that makes the session's packs live.
+    pub(crate) fn edit_with_packs(&self) -> CatalogueEdit {
+        let packs = self.finished_packs();
+        let mut edit = match packs.first() {
+            Some(first) => CatalogueEdit::witnessed_by(Key::Pack(first.summary.id)),
+            None => CatalogueEdit::default(),
+        };
+        add_packs(&packs, &mut edit);
+        edit
     }
 
     /// The session's packs became live: brings the index up.
     pub(crate) fn packs_are_live(&self, base: &HeadView, next: &HeadView) -> Result<()> {
         let additions = add_packs(&self.finished_packs(), &mut CatalogueEdit::default());
         self.repository.advance_index(base, next, &additions)
+    }
+
+    /// Ends the session and removes what it wrote, as far as that is possible; prune finds the rest. Only for a
+    /// session whose packs no head names and none ever will: each attempt to name them was refused.
+    pub(crate) fn discard(self) {
+        let Self { repository, state, finished, pool, .. } = self;
+        // Joins the threads that may still close packs.
+        drop((state, pool));
+        for pack in finished.lock().expect("no panic while listed").iter() {
+            let _ = repository.backend.remove(&ObjectName::Pack(pack.summary.id));
+        }
     }
 }
 

@@ -12,14 +12,14 @@ use stillpoint_testkit::{CrashBackend, Fault, FaultBackend, SeededEnv};
 
 /// What the scenario was told is done.
 #[derive(Default)]
-struct Ledger {
+pub struct Ledger {
     /// Snapshots whose commit was acknowledged, and what they hold.
-    acknowledged: BTreeMap<String, Files>,
+    pub acknowledged: BTreeMap<String, Files>,
     /// Snapshots that somebody asked to forget: they may be there or not.
-    forgotten: Vec<String>,
+    pub forgotten: Vec<String>,
 }
 
-fn env(seed: u64) -> Arc<dyn Env> {
+pub fn env(seed: u64) -> Arc<dyn Env> {
     Arc::new(SeededEnv::new(seed))
 }
 
@@ -77,7 +77,7 @@ fn scenario(
 
 /// Everything acknowledged (and not forgotten) restores, everything listed restores, a check finds nothing, and the
 /// repository takes another snapshot and another prune.
-fn assert_survives(
+pub fn assert_survives(
     backend: Arc<dyn Backend>,
     acknowledged: &BTreeMap<String, Files>,
     forgotten: &[String],
