@@ -8,6 +8,7 @@ mod faults;
 mod index;
 mod json;
 mod manual;
+mod prune;
 mod refusals;
 mod retention;
 mod secrets;
