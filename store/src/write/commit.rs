@@ -175,13 +175,28 @@ impl Writer {
         self.store_again(state, &mut lost, &void)
     }
 
-    /// Finds every chunk that the new manifest needs and that no live pack holds under the newest head, and
-    /// stores it again from the condemned pack, as long as that can still be read.
+    /// Makes the new manifest whole under the newest head. When that head moves meanwhile and what was looked at is
+    /// gone, nothing is said: the caller looks again.
     fn repair(&self, state: &mut State, base: HeadView, root: Root) -> Result<()> {
         self.drop_void_packs(state, &base)?;
         state.data.flush()?;
         state.nodes.flush()?;
         let view = Arc::new(self.repository.head()?);
+        let hash = view.hash;
+        match self.repair_under(state, view, root) {
+            Err(error)
+                if (error.is_damage() || matches!(error, Error::Conflict { .. }))
+                    && self.repository.head()?.hash != hash =>
+            {
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Finds every chunk that the new manifest needs and that no live pack holds, and stores it again from the
+    /// condemned pack, as long as that can still be read.
+    fn repair_under(&self, state: &mut State, view: Arc<HeadView>, root: Root) -> Result<()> {
         let index = self.repository.index(&view)?;
         let condemned: Vec<PackId> = view.tombstones()?.into_keys().collect();
         let own = self.finished_packs();
@@ -196,14 +211,16 @@ impl Writer {
         })?;
         let relied = marked.packs().iter().filter(|pack| pack.used_bytes > 0).map(|pack| pack.id);
         let is_live = |id: &PackId| view.packs().is_ok_and(|live| live.contains_key(id));
-        state.relied = relied.filter(is_live).collect();
-        // From now on nothing is taken for granted but what was just seen.
-        state.parent = None;
+        let relied = relied.filter(is_live).collect();
         state.view = view;
         state.index = Some(index);
         self.store_again(state, &mut lost, &condemned)?;
         state.data.flush()?;
-        state.nodes.flush()
+        state.nodes.flush()?;
+        // From now on nothing is taken for granted but what was just seen.
+        state.relied = relied;
+        state.parent = None;
+        Ok(())
     }
 
     /// Starts new lanes whose packs are born under the newest head.
