@@ -10,15 +10,18 @@ pub mod crash;
 pub mod env;
 pub mod fault;
 pub mod fuzz;
+pub mod gate;
 pub mod index_suite;
 pub mod model;
 pub mod random;
+pub mod scenario;
 pub mod tree;
 
 pub use backend_suite::{BackendFixture, backend_suite};
 pub use crash::{CrashBackend, CrashImage};
 pub use env::SeededEnv;
 pub use fault::{CallKind, Counts, Effect, Fault, FaultBackend, Repeat};
+pub use gate::{Actor, Gated, Passed, run_gated};
 pub use index_suite::{IndexFixture, index_suite};
 pub use random::Random;
 pub use tree::{
