@@ -171,6 +171,8 @@ pub enum Command {
     Unprotect(commands::protect::ProtectArgs),
     /// Remove data that no snapshot needs any more
     Prune(commands::prune::PruneArgs),
+    /// Add, show or give up parity, which heals lost and damaged packs
+    Parity(commands::parity::ParityArgs),
     /// Show how much is stored, and how well it is deduplicated
     Stats(commands::stats::StatsArgs),
     /// List, add, remove or change passphrases and key files
@@ -189,7 +191,7 @@ impl Command {
     pub fn ends_gracefully(&self) -> bool {
         match self {
             Self::Snapshot(_) | Self::Restore(_) | Self::Check(_) => true,
-            Self::Forget(_) | Self::Prune(_) => true,
+            Self::Forget(_) | Self::Prune(_) | Self::Parity(_) => true,
             Self::Dump(args) => args.writes_a_file(),
             _ => false,
         }

@@ -10,6 +10,7 @@ pub mod init;
 pub mod key;
 pub mod ls;
 pub mod man;
+pub mod parity;
 pub mod protect;
 pub mod prune;
 pub mod restore;
@@ -44,6 +45,7 @@ pub fn run(context: &Context, command: Command) -> Result<Outcome> {
         Command::Protect(args) => protect::run(context, &args, true),
         Command::Unprotect(args) => protect::run(context, &args, false),
         Command::Prune(args) => prune::run(context, &args),
+        Command::Parity(args) => parity::run(context, &args),
         Command::Stats(args) => stats::run(context, &args),
         Command::Key(args) => key::run(context, args),
         Command::Completions(args) => completions::run(context, &args),

@@ -50,6 +50,10 @@ fn every_command_is_pure() {
     check(&["restore", "latest", "--target", "back", "--dry-run"], "summary");
     check(&["check", "--read-data"], "summary");
     check(&["stats"], "stats");
+    check(&["parity", "add", "--dry-run"], "summary");
+    check(&["parity", "add"], "summary");
+    check(&["parity", "status"], "summary");
+    check(&["parity", "remove"], "summary");
     check(&["key", "list"], "key");
     check(&["key", "add", "--new-password-file", "next"], "key_added");
     check(&["forget", "--keep-last", "1", "--dry-run"], "summary");

@@ -8,6 +8,7 @@ mod faults;
 mod index;
 mod json;
 mod manual;
+mod parity;
 mod prune;
 mod refusals;
 mod retention;

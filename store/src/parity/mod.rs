@@ -47,6 +47,7 @@ mod plan_tests;
 pub use add::{ParityProgress, ParityReport};
 pub use entry::{Groups, ParityEntry, ParityObjects};
 pub use heal::Healed;
+pub use object::{ParityDescription, describe};
 pub use plan::{ParityPlan, PlannedGroup};
 pub use status::{GroupStatus, ParityStatus};
 pub use tidy::{ParityRemoval, Tidied};

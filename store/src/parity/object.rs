@@ -251,6 +251,41 @@ pub(super) fn read_table(
     Ok((header, table))
 }
 
+/// What a parity object says of its group, believed as far as its checksum goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParityDescription {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The group.
+    pub group: GroupId,
+    /// The packs and their lengths, bytes.
+    pub packs: Vec<(PackId, u64)>,
+    /// Parity objects of the group.
+    pub parity: u16,
+    /// Which of them this is, from 0.
+    pub number: u16,
+    /// Stripes.
+    pub stripes: u64,
+}
+
+/// Reads what a parity object says of its group, without any key; its parity is not read.
+///
+/// # Errors
+/// `Missing`, `Damaged`, `Unsupported`, `LimitExceeded`, or what the backend gives.
+pub fn describe(backend: &dyn Backend, id: ParityId) -> Result<ParityDescription> {
+    let object = ObjectName::Parity(id);
+    let size = backend.size_bytes(&object)?.ok_or_else(|| Error::missing(object))?;
+    let (header, table) = read_table(backend, id, size)?;
+    Ok(ParityDescription {
+        repository: table.repository,
+        group: header.group,
+        packs: table.members.iter().map(|member| (member.pack, member.size_bytes)).collect(),
+        parity: header.parity,
+        number: header.number,
+        stripes: table.layout().stripes(),
+    })
+}
+
 /// The length of the table, from the last bytes of the object.
 fn parse_trailer(object: ObjectName, trailer: &[u8]) -> Result<u64> {
     let damaged = |detail: &str| Error::damaged(object, detail);

@@ -14,8 +14,10 @@ use stillpoint_archive::entry::{ContentSchema, ManifestSchema};
 use stillpoint_archive::{Entry, path};
 use stillpoint_store::backend::{MemoryBackend, ObjectBytes, put};
 use stillpoint_store::crypto::{MetadataKey, RecordContext, RecordKind, RepositoryKey};
-use stillpoint_store::limits::PACK_BYTES_MAX;
+use stillpoint_store::id::ParityId;
+use stillpoint_store::limits::{PACK_BYTES_MAX, PARITY_DATA_MAX, PARITY_OBJECTS_MAX};
 use stillpoint_store::pack::{Footer, PACK_HEADER_LEN, PackKey, read_footer};
+use stillpoint_store::parity::describe;
 use stillpoint_store::record::config::UncheckedConfig;
 use stillpoint_store::record::head::Head;
 use stillpoint_store::record::slot::KeySlot;
@@ -27,7 +29,7 @@ use stillpoint_store::{DomainId, NodeId, ObjectName, PackId, RepositoryId};
 pub type Target = fn(&[u8]) -> bool;
 
 /// Every target by name; `fuzz/fuzz_targets/NAME.rs` calls it and `fuzz/corpus/NAME/` holds its corpus.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("footer", footer),
     ("pack", pack),
     ("node", node),
@@ -36,12 +38,17 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("slot", slot),
     ("head", head),
     ("snapshot", snapshot),
+    ("parity", parity),
 ];
 
 const REPOSITORY: RepositoryId = RepositoryId::from_bytes([7; RepositoryId::LEN]);
 const PACK: PackId = PackId::from_bytes([9; PackId::LEN]);
 /// What stands behind the sealed footer, but for its length: version, zeros, magic (FORMAT.md).
 const TRAILER_REST: &[u8; 12] = b"\x01\0\0\0\0end.spk";
+/// The same of a parity object.
+const PARITY_TRAILER_REST: &[u8; 12] = b"\x01\0\0\0\0end.spa";
+/// Length of a parity object's header, bytes.
+const PARITY_HEADER_LEN: usize = 32;
 
 fn repository_key() -> RepositoryKey {
     RepositoryKey::from_bytes(&[5; 32])
@@ -133,6 +140,26 @@ pub fn pack(data: &[u8]) -> bool {
     let footer = read_footer(&backend, &REPOSITORY, &id, size, &metadata_key());
     footer.iter().for_each(walk_footer);
     whole && frames > 0 && footer.is_ok()
+}
+
+/// A parity object without the table's checksum and the trailer, behind four bytes that say how long the table is.
+pub fn parity(data: &[u8]) -> bool {
+    let Some((table, object)) = data.split_first_chunk::<4>() else { return false };
+    let table = usize::try_from(u32::from_le_bytes(*table)).expect("32 bits fit");
+    let Some(start) = object.len().checked_sub(table) else { return false };
+    let header = object.get(..PARITY_HEADER_LEN).unwrap_or(object);
+    let content = object.get(start..).unwrap_or_default();
+    let hash = blake3::Hasher::new().update(header).update(content).finalize();
+    let len = u32::try_from(table.saturating_add(hash.as_bytes().len())).unwrap_or(u32::MAX);
+    let bytes = [object, hash.as_bytes(), &len.to_le_bytes(), PARITY_TRAILER_REST].concat();
+    let (backend, id) = (MemoryBackend::new(), ParityId::from_bytes([6; ParityId::LEN]));
+    put(&backend, &ObjectName::Parity(id), &bytes).expect("memory takes everything");
+    let Ok(found) = describe(&backend, id) else { return false };
+    assert!((1..=PARITY_DATA_MAX).contains(&found.packs.len()), "{found:?}");
+    assert!(found.number < found.parity && usize::from(found.parity) <= PARITY_OBJECTS_MAX);
+    let longest = found.packs.iter().map(|(_, size)| *size).max().unwrap_or(0);
+    assert!(longest <= PACK_BYTES_MAX && found.stripes > 0, "{found:?}");
+    true
 }
 
 /// A tree node of any schema.

@@ -29,6 +29,7 @@ pub(super) const SLOT: SlotId = SlotId::from_bytes([4; SlotId::LEN]);
 pub(super) const SNAPSHOT: SnapshotId = SnapshotId::from_bytes([11; SnapshotId::LEN]);
 
 const CHECKSUM_LEN: usize = 32;
+const PARITY_TRAILER_LEN: usize = 16;
 
 /// One committed input: target, file name, bytes.
 pub type Seed = (&'static str, &'static str, Vec<u8>);
@@ -44,10 +45,29 @@ pub fn seeds() -> Vec<Seed> {
         ("slot", "seed-rotated", slot(&Secret::key_file(&[1; 64]), 2)),
         ("head", "seed-first", head()),
         ("snapshot", "seed-usual", snapshot()),
+        ("parity", "seed-two-packs", parity()),
     ];
     seeds.extend(entries());
     seeds.extend(nodes());
     seeds
+}
+
+/// The parity object of FORMAT.md, which its own test makes with the writer.
+fn parity() -> Vec<u8> {
+    let page = include_str!("../../../../FORMAT.md");
+    let block = page.split("```hex parity-object\n").nth(1).expect("the page has the block");
+    let digits: Vec<u8> = block.bytes().take_while(|b| *b != b'`').collect();
+    let digits: Vec<u8> = digits.into_iter().filter(u8::is_ascii_hexdigit).collect();
+    let digit = |d: u8| char::from(d).to_digit(16).and_then(|d| u8::try_from(d).ok()).unwrap_or(0);
+    let mut object: Vec<u8> = digits
+        .chunks_exact(2)
+        .map(|pair| pair.iter().fold(0, |byte, d| byte << 4 | digit(*d)))
+        .collect();
+    let trailer = object.split_off(object.len() - PARITY_TRAILER_LEN);
+    let len = trailer.first_chunk::<4>().map_or(0, |len| u32::from_le_bytes(*len));
+    let len = len - u32::try_from(CHECKSUM_LEN).expect("short");
+    object.truncate(object.len() - CHECKSUM_LEN);
+    [&len.to_le_bytes()[..], &object].concat()
 }
 
 /// A pack with a frame of data and a frame of nodes, and its name.
