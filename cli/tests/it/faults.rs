@@ -54,6 +54,25 @@ fn a_terminated_snapshot_leaves_nothing_that_counts() {
     place.check();
 }
 
+// Keys are rotated while a snapshot is being taken: it ends with 11 and says why, and the next one works; what was there
+// stays. The index that the host keeps needs no rebuilding.
+#[test]
+fn a_snapshot_across_a_rotation_is_refused() {
+    let place = Place::new();
+    place.file("a", b"content");
+    place.snapshot();
+    let (child, stdin) = waiting_snapshot(&place);
+    place.run(["key", "rotate"]).with_code(0);
+    drop(stdin);
+    let refused: Run = child.wait_with_output().unwrap().into();
+    refused.with_code(11).says("rotated by another process").says("run the command again");
+    assert_eq!(place.ids().len(), 1);
+    let again = place.snapshot();
+    assert_eq!(again.stderr, "", "nothing is noted");
+    place.check();
+    place.restore("latest", "back");
+}
+
 // Killed without any warning: the same.
 #[test]
 fn a_killed_snapshot_leaves_nothing_that_counts() {
