@@ -28,9 +28,9 @@ pub struct Cli {
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    failed; check: damage was found
+  1    failed; check: damage was found; repair: damage is left
   2    the command line is wrong
-  3    done, but some files could not be read or restored; each was named
+  3    done, but some files could not be read or restored, or are lost; each was named
   10   no repository at the place
   11   another process was in the way; run the command again
   12   wrong passphrase or key file
@@ -173,6 +173,8 @@ pub enum Command {
     Prune(commands::prune::PruneArgs),
     /// Add, show or give up parity, which heals lost and damaged packs
     Parity(commands::parity::ParityArgs),
+    /// Bring a damaged repository back in order
+    Repair(commands::repair::RepairArgs),
     /// Show how much is stored, and how well it is deduplicated
     Stats(commands::stats::StatsArgs),
     /// List, add, remove or change passphrases and key files
@@ -191,7 +193,7 @@ impl Command {
     pub fn ends_gracefully(&self) -> bool {
         match self {
             Self::Snapshot(_) | Self::Restore(_) | Self::Check(_) => true,
-            Self::Forget(_) | Self::Prune(_) | Self::Parity(_) => true,
+            Self::Forget(_) | Self::Prune(_) | Self::Parity(_) | Self::Repair(_) => true,
             Self::Dump(args) => args.writes_a_file(),
             _ => false,
         }

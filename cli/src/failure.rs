@@ -137,7 +137,9 @@ fn advice(error: &Error) -> (Option<String>, u8) {
             exit::FAILED,
         ),
         Error::Damaged { .. } | Error::Missing { .. } | Error::LimitExceeded { .. } => (
-            hint("run `stillpoint check --read-data` to see which snapshots are affected"),
+            hint(
+                "`stillpoint check` says which snapshots and files are affected, `stillpoint repair --dry-run` what can be done",
+            ),
             exit::FAILED,
         ),
         Error::NoSuchSnapshot { .. } => {

@@ -22,6 +22,7 @@ pub mod parity;
 pub mod prune;
 pub mod read;
 pub mod record;
+pub mod repair;
 pub mod repository;
 pub mod tree;
 pub mod write;

@@ -13,6 +13,7 @@ pub mod man;
 pub mod parity;
 pub mod protect;
 pub mod prune;
+pub mod repair;
 pub mod restore;
 pub mod snapshot;
 pub mod snapshots;
@@ -46,6 +47,7 @@ pub fn run(context: &Context, command: Command) -> Result<Outcome> {
         Command::Unprotect(args) => protect::run(context, &args, false),
         Command::Prune(args) => prune::run(context, &args),
         Command::Parity(args) => parity::run(context, &args),
+        Command::Repair(args) => repair::run(context, &args),
         Command::Stats(args) => stats::run(context, &args),
         Command::Key(args) => key::run(context, args),
         Command::Completions(args) => completions::run(context, &args),

@@ -49,6 +49,8 @@ fn every_command_is_pure() {
     check(&["restore", "latest", "--target", "back", "-vv"], "summary");
     check(&["restore", "latest", "--target", "back", "--dry-run"], "summary");
     check(&["check", "--read-data"], "summary");
+    check(&["repair", "--dry-run"], "summary");
+    check(&["repair", "index"], "summary");
     check(&["stats"], "stats");
     check(&["parity", "add", "--dry-run"], "summary");
     check(&["parity", "add"], "summary");

@@ -44,6 +44,7 @@ fn lenient(chapter: &str) -> String {
         r"|\d+\.\d+",
         r"|(inode|_packed|_added|blobs)\W+\d+",
         r"|\S+@\S+|\broot\b",
+        r"|\bpacks/[0-9a-f]{2}/[0-9a-f]{32}|\d+ chunks?\b",
         // trycmd takes a backslash for a separator of paths.
         r#"|\\""#,
         // The directories above may change at any moment.

@@ -156,7 +156,9 @@ impl Run<'_> {
                 let root = parent.record.root;
                 let totals = Totals { entries: root.entries, bytes: root.bytes };
                 observer.event(Event::Expected { totals, last: true });
-                Some(Parent::open(root, &reader, parent.record.started, self.rules)?)
+                let lost = self.writer.view().lost_chunks()?.into_keys().collect();
+                let beside = Parent::open(root, &reader, parent.record.started, self.rules)?;
+                Some(beside.without(lost))
             }
             None => None,
         };
@@ -180,6 +182,12 @@ impl Run<'_> {
                 readers: &readers,
                 observer,
                 know_node: &mut |id| self.writer.know_node(id),
+                lose_parent: &mut |error| {
+                    self.writer.distrust(reader.failed_packs());
+                    self.repository.note(format!(
+                        "the parent snapshot cannot be read to its end ({error}); what comes behind is read again"
+                    ));
+                },
                 threads: self.threads,
             };
             let params = self.repository.tree_params();

@@ -7,7 +7,7 @@ mod input;
 mod schema;
 
 pub use codec::{EntryHead, KindCode};
-pub use schema::{ContentSchema, ManifestSchema};
+pub use schema::{ContentSchema, ManifestSchema, node_references};
 
 use stillpoint_store::tree::Root;
 use stillpoint_store::{ChunkId, Timestamp};

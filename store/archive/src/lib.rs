@@ -26,7 +26,9 @@ pub mod target;
 pub use backup::{BackupOptions, BackupReport, ParentChoice, backup};
 pub use change::ChangeRules;
 pub use content::write_content;
-pub use entry::{Content, ContentItem, ContentSchema, Entry, EntryKind, ManifestSchema};
+pub use entry::{
+    Content, ContentItem, ContentSchema, Entry, EntryKind, ManifestSchema, node_references,
+};
 pub use filter::{Filter, FilterOptions};
 pub use observer::{Event, Observer, Outcome, Problem, Silent, Totals};
 pub use pipeline::PROBLEMS_LISTED_MAX;

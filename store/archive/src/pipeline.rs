@@ -61,6 +61,8 @@ pub(crate) struct Input<'a> {
     pub(crate) observer: &'a dyn Observer,
     /// Is told which of the parent's nodes were read.
     pub(crate) know_node: &'a mut dyn FnMut(NodeId),
+    /// Is told why the parent is done without from now on.
+    pub(crate) lose_parent: &'a mut dyn FnMut(Error),
     /// Threads that read, cut and hash, and as many that look ahead.
     pub(crate) threads: usize,
 }
@@ -91,6 +93,7 @@ pub(crate) fn run<'a>(
             extras: input.extras,
             time: input.time,
             know_node: input.know_node,
+            lose_parent: input.lose_parent,
             readers,
             observer: input.observer,
             window: Window::new(sender, readers),
@@ -133,6 +136,7 @@ struct Driver<'a> {
     extras: VecDeque<(Vec<u8>, Extra)>,
     time: Timestamp,
     know_node: &'a mut dyn FnMut(NodeId),
+    lose_parent: &'a mut dyn FnMut(Error),
     readers: &'a Readers,
     observer: &'a dyn Observer,
     window: Window<'a>,
@@ -142,6 +146,7 @@ struct Driver<'a> {
 impl Driver<'_> {
     fn run(mut self) -> Result<Built> {
         let mut met = 0usize;
+        self.notice_lost_parent();
         loop {
             if self.observer.cancelled() {
                 return Err(Error::Cancelled);
@@ -151,7 +156,9 @@ impl Driver<'_> {
                 self.window.settle(&mut self.emitter)?;
                 continue;
             }
-            if !self.admit()? {
+            let is_more = self.admit()?;
+            self.notice_lost_parent();
+            if !is_more {
                 break;
             }
             met += 1;
@@ -164,6 +171,7 @@ impl Driver<'_> {
         }
         while let Some((key, extra)) = self.extras.pop_front() {
             self.admit_extra(key, extra)?;
+            self.notice_lost_parent();
         }
         self.window.flush();
         while self.window.settle(&mut self.emitter)? {}
@@ -206,6 +214,13 @@ impl Driver<'_> {
     fn admit_extra(&mut self, key: Vec<u8>, extra: Extra) -> Result<()> {
         let Self { parent, window, readers, time, .. } = self;
         admit_extra(parent.as_mut(), window, key, extra, *time, readers)
+    }
+
+    /// Before anything is stored that the parent was to lend.
+    fn notice_lost_parent(&mut self) {
+        if let Some(failure) = self.parent.as_mut().and_then(Parent::take_failure) {
+            (self.lose_parent)(failure);
+        }
     }
 
     fn pass_nodes(&mut self) {

@@ -14,7 +14,8 @@ use std::sync::Arc;
 const REPAIR: &str = "`repair` builds it anew from what is left";
 
 /// Everything that the catalogue says.
-pub(super) struct Catalogue {
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Catalogue {
     pub packs: Arc<BTreeMap<PackId, PackEntry>>,
     pub tombstones: BTreeMap<PackId, Tombstone>,
     pub snapshots: BTreeMap<SnapshotId, SnapshotEntry>,
@@ -23,7 +24,8 @@ pub(super) struct Catalogue {
 }
 
 impl Catalogue {
-    fn read(view: &HeadView) -> Result<Self> {
+    /// What the catalogue of this head says.
+    pub fn read(view: &HeadView) -> Result<Self> {
         Ok(Self {
             packs: Arc::clone(view.packs()?),
             tombstones: view.tombstones()?,
@@ -31,6 +33,22 @@ impl Catalogue {
             forgotten: view.forgotten()?,
             lost: view.lost_chunks()?,
         })
+    }
+
+    /// The manifests of live snapshots.
+    pub fn live_roots(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.snapshots.values().map(|entry| entry.root.id)
+    }
+
+    /// The manifests of forgotten snapshots that can still be taken back.
+    pub fn held_roots(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.forgotten.values().map(|entry| entry.entry.root.id)
+    }
+
+    /// Records of live and forgotten snapshots, with whether they are forgotten.
+    pub fn records(&self) -> impl Iterator<Item = (SnapshotId, &SnapshotEntry, bool)> + '_ {
+        let live = self.snapshots.iter().map(|(id, entry)| (*id, entry, false));
+        live.chain(self.forgotten.iter().map(|(id, entry)| (*id, &entry.entry, true)))
     }
 }
 

@@ -123,6 +123,17 @@ impl Repository {
         Ok(())
     }
 
+    /// What is touched where these chunks are lost.
+    pub(crate) fn damage_by(
+        &self,
+        catalogue: &Catalogue,
+        marked: &Arc<Marked>,
+        ids: IdSet,
+    ) -> Result<Option<Arc<Damage>>> {
+        let count = u64::try_from(ids.len()).unwrap_or(u64::MAX);
+        self.damage_of(catalogue, marked, Losses { ids, count })
+    }
+
     fn damage_of(
         &self,
         catalogue: &Catalogue,

@@ -4,18 +4,20 @@ use super::ledger::LedgerWriter;
 use super::pack::BadChunks;
 use super::select::{Candidate, select};
 use super::{CheckProgress, CheckReport, DataOptions, DataReport, examine_pack};
+use crate::catalogue::PackEntry;
 use crate::env::Timestamp;
 use crate::error::{Error, Result};
 use crate::id::{ObjectName, PackId};
 use crate::read::Reader;
-use crate::repository::{HeadView, Repository};
-use std::collections::BTreeSet;
+use crate::repository::Repository;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a check of data works with.
-pub(super) struct Run<'a> {
-    pub view: &'a Arc<HeadView>,
+pub(crate) struct Run<'a> {
+    pub packs: &'a BTreeMap<PackId, PackEntry>,
+    pub reader: &'a Reader,
     pub options: DataOptions,
     /// When the check began.
     pub began: Timestamp,
@@ -24,13 +26,14 @@ pub(super) struct Run<'a> {
 
 /// What threads add up.
 #[derive(Default)]
-struct Sum {
+pub(crate) struct Sum {
     read: u64,
     bytes_read: u64,
-    verified: BTreeSet<PackId>,
-    findings: Vec<(PackId, String)>,
+    pub verified: BTreeSet<PackId>,
+    /// What is wrong with which pack.
+    pub findings: BTreeMap<PackId, String>,
     bad: BadChunks,
-    failure: Option<Error>,
+    pub failure: Option<Error>,
 }
 
 impl Run<'_> {
@@ -46,11 +49,11 @@ impl Repository {
     pub(super) fn check_data(
         self: &Arc<Self>,
         run: &Run<'_>,
-        readable: BTreeSet<PackId>,
+        readable: &BTreeSet<PackId>,
         report: &mut CheckReport,
     ) -> Result<(BadChunks, DataReport)> {
-        let packs = run.view.packs()?;
-        let mut verified = run.view.verified()?;
+        let packs = run.packs;
+        let mut verified = run.reader.view().verified()?;
         let live = packs.iter().filter(|(id, _)| readable.contains(id));
         let candidates = live.map(|(id, entry)| Candidate {
             id: *id,
@@ -61,6 +64,7 @@ impl Repository {
         let ledger = run.options.ledger.then(|| LedgerWriter::new(self));
         let sum = self.read_packs(run, &chosen, ledger.as_ref());
         let written = ledger.map(LedgerWriter::finish).unwrap_or_default();
+        self.update_suspects(sum.findings.keys(), &sum.verified);
         if let Some(error) = sum.failure {
             return Err(error);
         }
@@ -82,13 +86,17 @@ impl Repository {
         Ok((sum.bad, data))
     }
 
+    /// Reads these packs whole, on all cores, and writes nothing down.
+    pub(crate) fn examine_packs(self: &Arc<Self>, run: &Run<'_>, chosen: &[PackId]) -> Sum {
+        self.read_packs(run, chosen, None)
+    }
+
     fn read_packs(
         self: &Arc<Self>,
         run: &Run<'_>,
         chosen: &[PackId],
         ledger: Option<&LedgerWriter<'_>>,
     ) -> Sum {
-        let reader = self.reader_of(Arc::clone(run.view));
         let sum = Mutex::new(Sum::default());
         let next = AtomicUsize::new(0);
         let threads = rayon::current_num_threads().clamp(1, chosen.len().max(1));
@@ -101,7 +109,7 @@ impl Repository {
                         if is_over {
                             break;
                         }
-                        self.read_one(run, &reader, id, chosen.len(), &sum);
+                        self.read_one(run, id, chosen.len(), &sum);
                         if let Some(ledger) = ledger
                             && is_verified(&sum, id)
                         {
@@ -115,12 +123,10 @@ impl Repository {
     }
 
     /// Reads one pack and adds up what came of it.
-    fn read_one(&self, run: &Run<'_>, reader: &Reader, id: &PackId, all: usize, sum: &Mutex<Sum>) {
-        let examined = run.view.packs().and_then(|packs| {
-            let entry = packs.get(id).expect("chosen from the live packs");
-            let footer = self.live_footer(id, entry.size_bytes, entry.generation)?;
-            examine_pack(reader, id, entry, &footer)
-        });
+    fn read_one(&self, run: &Run<'_>, id: &PackId, all: usize, sum: &Mutex<Sum>) {
+        let entry = run.packs.get(id).expect("chosen from these packs");
+        let footer = self.live_footer(id, entry.size_bytes, entry.generation);
+        let examined = footer.and_then(|footer| examine_pack(run.reader, id, entry, &footer));
         let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
         sum.read += 1;
         match examined {
@@ -129,13 +135,13 @@ impl Repository {
                 if health.is_whole() {
                     sum.verified.insert(*id);
                 } else {
-                    sum.findings.push((*id, health.describe()));
+                    sum.findings.insert(*id, health.describe());
                     sum.bad.insert(*id, health.bad);
                 }
             }
             // The footer could be read a moment before.
             Err(error) if super::is_finding(&error) => {
-                sum.findings.push((*id, super::detail(&error)));
+                sum.findings.insert(*id, super::detail(&error));
             }
             Err(error) => drop(sum.failure.get_or_insert(error)),
         }

@@ -12,9 +12,12 @@ mod pack;
 mod select;
 mod structure;
 
+pub(crate) use catalogue::Catalogue;
 pub use damage::{Damage, Touched};
+pub(crate) use data::Run;
 use pack::examine_pack;
 pub use select::Share;
+pub(crate) use structure::Footers;
 
 use crate::env::Timestamp;
 use crate::error::{Error, Finding, Result};
@@ -53,6 +56,13 @@ pub struct DataOptions {
     pub ledger: bool,
 }
 
+impl DataOptions {
+    /// True where everything is read, however long it takes.
+    fn is_unlimited(&self) -> bool {
+        self.share == Share::All && self.max_age.is_none() && self.max_duration.is_none()
+    }
+}
+
 impl Default for DataOptions {
     fn default() -> Self {
         Self { share: Share::All, max_age: None, max_duration: None, ledger: true }
@@ -79,6 +89,8 @@ pub struct CheckReport {
     pub chunks: u64,
     /// Packs that no head names: left by interrupted runs, or still being written. Not a damage.
     pub orphans: u64,
+    /// Parity objects; they are read whole only where all data is.
+    pub parity_objects: u64,
     /// What reading data found; None where none was asked for, or the catalogue cannot be read.
     pub data: Option<DataReport>,
     /// The lost and damaged chunks that snapshots need, if there are any: says which nodes of manifests they touch.
@@ -165,19 +177,25 @@ impl Repository {
         let mut unreadable = pack::BadChunks::new();
         if let Some(options) = options.data {
             let readable = marked.packs().iter().filter(|pack| pack.damage.is_none());
-            let run = data::Run { view: &view, options, began, progress };
-            let packs = readable.map(|pack| pack.id).collect();
-            let (found, data) = self.check_data(&run, packs, &mut report)?;
+            let reader = self.reader_of(Arc::clone(&view));
+            let packs = &catalogue.packs;
+            let run = data::Run { packs, reader: &reader, options, began, progress };
+            let readable = readable.map(|pack| pack.id).collect();
+            let (found, data) = self.check_data(&run, &readable, &mut report)?;
             unreadable = found;
             report.data = Some(data);
         }
+        let reads_all = options.data.is_some_and(|data| data.is_unlimited());
+        let parity = self.verify_parity(reads_all, &|_, _| {})?;
+        parity.findings.into_iter().for_each(|finding| report.add(finding));
+        report.parity_objects = parity.objects;
         self.find_touched(&catalogue, Arc::new(marked), &unreadable, &mut report)?;
         Ok(report)
     }
 }
 
 /// What an error says beside the object's name.
-fn detail(error: &Error) -> String {
+pub(crate) fn detail(error: &Error) -> String {
     match error {
         Error::Damaged { detail, .. } => detail.clone(),
         Error::Missing { .. } => "it is missing".into(),
@@ -186,6 +204,6 @@ fn detail(error: &Error) -> String {
 }
 
 /// True for what is a finding of a check: the object itself is at fault, or the device that holds it.
-fn is_finding(error: &Error) -> bool {
+pub(crate) fn is_finding(error: &Error) -> bool {
     error.is_damage() || matches!(error, Error::Io { .. })
 }

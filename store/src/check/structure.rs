@@ -11,6 +11,63 @@ use crate::repository::{HeadView, Repository};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Reads the footers of live packs whose lengths were listed, and remembers what is wrong with them.
+pub(crate) struct Footers<'a> {
+    repository: &'a Repository,
+    sizes: BTreeMap<PackId, u64>,
+    damages: Mutex<BTreeMap<PackId, String>>,
+}
+
+impl<'a> Footers<'a> {
+    /// Footers of packs of these lengths.
+    pub fn new(repository: &'a Repository, sizes: BTreeMap<PackId, u64>) -> Self {
+        Self { repository, sizes, damages: Mutex::default() }
+    }
+
+    /// The footer of a live pack. Whatever is wrong with it, or with the device, comes as damage.
+    ///
+    /// # Errors
+    /// `Damaged`; `Unsupported`.
+    pub fn load(&self, id: &PackId, entry: &PackEntry) -> Result<Footer> {
+        // A device may fail once.
+        let footer = match self.read(id, entry) {
+            Err(error) if is_finding(&error) => self.read(id, entry),
+            other => other,
+        };
+        footer.map_err(|error| {
+            if !is_finding(&error) {
+                return error;
+            }
+            let detail = super::detail(&error);
+            let mut damages = self.damages.lock().unwrap_or_else(PoisonError::into_inner);
+            damages.insert(*id, detail.clone());
+            Error::damaged(ObjectName::Pack(*id), detail)
+        })
+    }
+
+    /// What was wrong with which pack.
+    pub fn into_damages(self) -> BTreeMap<PackId, String> {
+        self.damages.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, id: &PackId, entry: &PackEntry) -> Result<Footer> {
+        let name = ObjectName::Pack(*id);
+        // A pack that is not listed was made live by a commit after the listing, or is lost.
+        let size = match self.sizes.get(id) {
+            Some(size) => Some(*size),
+            None => self.repository.backend.size_bytes(&name)?,
+        };
+        match size {
+            None => Err(Error::missing(name)),
+            Some(size) if size != entry.size_bytes => {
+                let detail = format!("it is {size} bytes long instead of {}", entry.size_bytes);
+                Err(Error::damaged(name, detail))
+            }
+            Some(_) => self.repository.live_footer(id, entry.size_bytes, entry.generation),
+        }
+    }
+}
+
 impl Repository {
     /// Every live pack exists with its length, its footer verifies, and every record can be read. Gives what
     /// snapshots need of each pack, and what they need that no pack has.
@@ -30,23 +87,11 @@ impl Repository {
             }
         }
         report.packs = u64::try_from(catalogue.packs.len()).unwrap_or(u64::MAX);
-        let damages = Mutex::new(BTreeMap::new());
-        let load = |id: &PackId, entry: &PackEntry| {
-            let footer = self.listed_footer(id, entry, sizes.get(id).copied());
-            footer.map_err(|error| {
-                if !is_finding(&error) {
-                    return error;
-                }
-                let detail = super::detail(&error);
-                let mut damages = damages.lock().unwrap_or_else(PoisonError::into_inner);
-                damages.insert(*id, detail.clone());
-                Error::damaged(ObjectName::Pack(*id), detail)
-            })
-        };
-        let live = catalogue.snapshots.values().map(|entry| entry.root.id);
-        let held = catalogue.forgotten.values().map(|entry| entry.entry.root.id);
-        let marked = Mark::new(self, &catalogue.packs).live(live).held(held).load(&load).run()?;
-        for (id, detail) in damages.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        let footers = Footers::new(self, sizes);
+        let load = |id: &PackId, entry: &PackEntry| footers.load(id, entry);
+        let mark = Mark::new(self, &catalogue.packs).load(&load);
+        let marked = mark.live(catalogue.live_roots()).held(catalogue.held_roots()).run()?;
+        for (id, detail) in footers.into_damages() {
             report.found(ObjectName::Pack(id), detail);
         }
         for pack in marked.packs().iter().filter(|pack| pack.damage.is_none()) {
@@ -57,33 +102,13 @@ impl Repository {
         Ok(marked)
     }
 
-    /// The footer of a live pack whose length was found in a listing.
-    fn listed_footer(&self, id: &PackId, entry: &PackEntry, size: Option<u64>) -> Result<Footer> {
-        let name = ObjectName::Pack(*id);
-        // Made live by a commit after the listing.
-        let size = match size {
-            Some(size) => Some(size),
-            None => self.backend.size_bytes(&name)?,
-        };
-        match size {
-            None => Err(Error::missing(name)),
-            Some(size) if size != entry.size_bytes => {
-                let detail = format!("it is {size} bytes long instead of {}", entry.size_bytes);
-                Err(Error::damaged(name, detail))
-            }
-            Some(_) => self.live_footer(id, entry.size_bytes, entry.generation),
-        }
-    }
-
     fn check_records(
         self: &Arc<Self>,
         view: &HeadView,
         catalogue: &Catalogue,
         report: &mut CheckReport,
     ) -> Result<()> {
-        let live = catalogue.snapshots.iter().map(|(id, entry)| (*id, entry));
-        let forgotten = catalogue.forgotten.iter().map(|(id, entry)| (*id, &entry.entry));
-        for (id, entry) in live.chain(forgotten) {
+        for (id, entry, _) in catalogue.records() {
             self.cancel().check()?;
             if let Some(error) = self.record_damage(view, id, entry)? {
                 report.found(ObjectName::Snapshot(id), super::detail(&error));

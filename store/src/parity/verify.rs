@@ -72,7 +72,7 @@ impl Repository {
         if self.head()?.parity_group(wanted.group)?.is_none() {
             return Ok(());
         }
-        let (object, detail) = (Some(wanted.object), error.to_string());
+        let (object, detail) = (Some(wanted.object), crate::check::detail(error));
         check.findings.push(Finding { object, snapshot: None, detail });
         if check.damaged_groups.last() != Some(&wanted.group) {
             check.damaged_groups.push(wanted.group);

@@ -156,7 +156,8 @@ impl Run<'_> {
             if condemned.is_empty() {
                 return Ok(Batch::Done(condemned));
             }
-            let mut edit = writer.edit_with_packs();
+            let edit = writer.edit_with_packs(&verdict.view);
+            let mut edit = edit.map_err(|error| Failure { error, is_refused: true })?;
             self.condemn_in(&mut edit, &verdict.view, &condemned);
             let attempted = self.attempt(&verdict.view, &edit);
             // But for a full disk, an error leaves open whether the head still moves to what was asked for.

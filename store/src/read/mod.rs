@@ -60,6 +60,8 @@ pub struct Reader {
     newest: Mutex<Option<(Arc<HeadView>, HashSet<PackId>)>>,
     /// Failed packs that were noted.
     recovered: Mutex<HashSet<PackId>>,
+    /// Packs of which something could not be read, and no other pack had it.
+    failed: Mutex<HashSet<PackId>>,
 }
 
 impl Repository {
@@ -78,6 +80,7 @@ impl Repository {
             keys: Cache::new(PACK_KEYS_CACHED),
             newest: Mutex::new(None),
             recovered: Mutex::new(HashSet::new()),
+            failed: Mutex::new(HashSet::new()),
         }
     }
 }
@@ -212,12 +215,20 @@ impl Reader {
     fn whole(&self, id: &ChunkId, kind: ChunkKind) -> Result<ObjectBytes> {
         let place = self.locate_one(id)?;
         match self.chunk_at(&place, id, kind) {
-            Err(error) => self.recover(id, kind, place.pack, error),
+            Err(error) => self.recover(id, kind, place.pack, error).inspect_err(|_| {
+                self.failed.lock().expect("no panic while noted").insert(place.pack);
+            }),
             found => found,
         }
     }
 
-    fn pack_key(&self, pack: PackId) -> Result<Arc<PackKey>> {
+    /// The packs of which something could not be read so far, and no other pack had it.
+    pub fn failed_packs(&self) -> Vec<PackId> {
+        self.failed.lock().expect("no panic while noted").iter().copied().collect()
+    }
+
+    /// The key of a pack, from its header.
+    pub(crate) fn pack_key(&self, pack: PackId) -> Result<Arc<PackKey>> {
         if let Some(key) = self.keys.get(&pack) {
             return Ok(key);
         }

@@ -97,6 +97,14 @@ impl Repository {
         Ok(shared)
     }
 
+    /// Drops what the index says and builds it anew from the footers of the live packs.
+    pub(crate) fn rebuild_index(self: &Arc<Self>) -> Result<()> {
+        let view = self.head()?;
+        let shared = self.opened_index()?;
+        let _moving = shared.moving();
+        self.rebuild(&*shared.index, &view)
+    }
+
     fn opened_index(&self) -> Result<Arc<SharedIndex>> {
         let mut slot = self.index.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(shared) = &*slot {

@@ -317,7 +317,8 @@ impl Repository {
         std::mem::take(&mut *self.notices.lock().expect("no panic while noting"))
     }
 
-    pub(crate) fn note(&self, message: String) {
+    /// Adds such a message.
+    pub fn note(&self, message: String) {
         self.notices.lock().expect("no panic while noting").push(message);
     }
 }

@@ -73,7 +73,9 @@ impl Writer {
         let sealed = record.seal(id, repository.id(), &repository.metadata, &*repository.env)?;
         backend::put(&*repository.backend, &ObjectName::Snapshot(id), &sealed)?;
         let mut edit = CatalogueEdit::witnessed_by(Key::Snapshot(id));
-        let additions = add_packs(&self.finished_packs(), &mut edit);
+        let packs = self.finished_packs();
+        let additions = add_packs(&packs, &mut edit);
+        settle_losses(base, &packs, &mut edit)?;
         let entry = SnapshotEntry {
             hash: *blake3::hash(&sealed).as_bytes(),
             root: record.root,
@@ -117,6 +119,7 @@ impl Writer {
             let Some(first) = packs.first() else { return Ok(()) };
             let mut edit = CatalogueEdit::witnessed_by(Key::Pack(first.summary.id));
             let additions = add_packs(&packs, &mut edit);
+            settle_losses(&base, &packs, &mut edit)?;
             let Attempt::Committed(next) = self.repository.attempt(&base, &edit)? else { continue };
             // From now on these chunks are found through the index.
             let shared = self.repository.index(&base)?;
@@ -290,15 +293,16 @@ impl Writer {
         Ok(!void_among(&self.finished_packs(), base)?.is_empty())
     }
 
-    /// An edit that makes the session's packs live.
-    pub(crate) fn edit_with_packs(&self) -> CatalogueEdit {
+    /// An edit that makes the session's packs live on top of this head.
+    pub(crate) fn edit_with_packs(&self, base: &HeadView) -> Result<CatalogueEdit> {
         let packs = self.finished_packs();
         let mut edit = match packs.first() {
             Some(first) => CatalogueEdit::witnessed_by(Key::Pack(first.summary.id)),
             None => CatalogueEdit::default(),
         };
         add_packs(&packs, &mut edit);
-        edit
+        settle_losses(base, &packs, &mut edit)?;
+        Ok(edit)
     }
 
     /// The session's packs became live: brings the index up.
@@ -334,6 +338,18 @@ fn add_packs(packs: &[FinishedPack], edit: &mut CatalogueEdit) -> Vec<(ChunkId, 
         additions.extend_from_slice(&pack.places);
     }
     additions
+}
+
+/// Takes what these packs hold off the list of lost chunks.
+fn settle_losses(base: &HeadView, packs: &[FinishedPack], edit: &mut CatalogueEdit) -> Result<()> {
+    let lost = base.lost_chunks()?;
+    if lost.is_empty() {
+        return Ok(());
+    }
+    for id in packs.iter().flat_map(FinishedPack::ids).filter(|id| lost.contains_key(id)) {
+        edit.remove(Key::Lost(id));
+    }
+    Ok(())
 }
 
 /// Packs that can no longer become live: condemned as orphans, or born before the fence.

@@ -112,7 +112,7 @@ struct State {
     is_poisoned: bool,
     /// Live packs that known chunks were found in, and that are there.
     relied: HashSet<PackId>,
-    /// Packs that the catalogue calls live and that storage has lost: what they held is stored again.
+    /// Packs that the catalogue calls live and that are lost or cannot be read: what they held is stored again.
     lost: HashSet<PackId>,
     stats: WriteStats,
 }
@@ -188,6 +188,11 @@ impl Writer {
         self.state().parent_nodes.insert(id);
     }
 
+    /// Says that these packs could not be read: what they hold and is given from now on is stored again.
+    pub fn distrust(&self, packs: impl IntoIterator<Item = PackId>) {
+        self.state().lost.extend(packs);
+    }
+
     /// Stores those data chunks of the batch that the repository does not have.
     ///
     /// # Errors
@@ -254,11 +259,11 @@ impl Writer {
     /// Whether a live pack still exists with its length; looked up once per pack and session. A new snapshot must
     /// not build on what storage has lost.
     fn is_there(&self, state: &mut State, pack: PackId) -> Result<bool> {
-        if state.relied.contains(&pack) {
-            return Ok(true);
-        }
         if state.lost.contains(&pack) {
             return Ok(false);
+        }
+        if state.relied.contains(&pack) {
+            return Ok(true);
         }
         let expected = state.view.packs()?.get(&pack).map(|entry| entry.size_bytes);
         let found = self.repository.backend.size_bytes(&ObjectName::Pack(pack))?;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use stillpoint_chunker::Profile;
 use stillpoint_store::backend::{Backend, MemoryBackend};
 use stillpoint_store::check::CheckOptions;
+use stillpoint_store::prune::{MaxUnused, PruneOptions};
 use stillpoint_store::record::{KdfCost, Secret};
 use stillpoint_store::repository::CreateOptions;
 use stillpoint_store::tree::{Builder, Root, Schema, Tree};
@@ -108,6 +110,39 @@ pub fn restore_with(reader: &Reader, root: Root) -> Result<Files> {
 
 pub fn restore_by_id(repository: &Arc<Repository>, id: SnapshotId) -> Result<Files> {
     restore(repository, &repository.find_snapshot(&id.to_string())?)
+}
+
+/// Reads each file of a snapshot as far as it can be read; gives the number of those that are as they should be. What is
+/// read and is something else is a failure.
+pub fn restore_what_is_there(
+    repository: &Arc<Repository>,
+    id: SnapshotId,
+    expected: &Files,
+) -> usize {
+    let reader = repository.reader().unwrap();
+    let Ok(Some(entry)) = reader.view().snapshot(id) else { return 0 };
+    let tree = Tree::<LabSchema>::open(entry.root, &reader);
+    let mut exact = 0;
+    for (name, bytes) in expected {
+        let Ok(Some(value)) = tree.get(name) else { continue };
+        let chunks: Result<Vec<_>> = ids(&value).map(|id| reader.chunk(&id)).collect();
+        let Ok(chunks) = chunks else { continue };
+        let read: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.to_vec()).collect();
+        assert!(read == *bytes, "{} restores to something else", name.escape_ascii());
+        exact += 1;
+    }
+    exact
+}
+
+/// Everything that may go goes at once.
+pub fn prune_now() -> PruneOptions {
+    PruneOptions {
+        keep_forgotten: Duration::ZERO,
+        grace: Duration::ZERO,
+        orphan_grace: Duration::ZERO,
+        max_unused: MaxUnused::Bytes(0),
+        ..PruneOptions::default()
+    }
 }
 
 /// Asserts that a full check finds nothing.

@@ -15,6 +15,7 @@ mod model;
 mod parity;
 mod pruning;
 mod races;
+mod repairs;
 mod resealing;
 mod rotation;
 mod rotation_crashes;

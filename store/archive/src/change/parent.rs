@@ -3,12 +3,14 @@
 //! Also finds the old place of a renamed directory by its inode. Knows no system calls.
 
 use super::{ChangeRules, Verdict, is_untouched, judge};
-use crate::entry::{EntryHead, KindCode, ManifestSchema};
+use crate::entry::{
+    Content, ContentItem, ContentSchema, Entry, EntryHead, EntryKind, KindCode, ManifestSchema,
+};
 use crate::meta::Stat;
 use crate::path;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use stillpoint_store::tree::{Cursor, NodeSource, Root, Tree};
-use stillpoint_store::{NodeId, Result, Timestamp};
+use stillpoint_store::{ChunkId, Error, NodeId, Result, Timestamp};
 
 /// Most memory for the places of the parent's directories, bytes; beyond it renames are read anew, which is slower
 /// and nothing else.
@@ -18,6 +20,7 @@ const MOVES_NESTED_MAX: usize = 64;
 
 /// The parent of a backup.
 pub(crate) struct Parent<'a> {
+    source: &'a dyn NodeSource,
     tree: Tree<'a, ManifestSchema>,
     cursor: Cursor<'a, ManifestSchema>,
     rules: ChangeRules,
@@ -27,6 +30,11 @@ pub(crate) struct Parent<'a> {
     places: Option<HashMap<(u64, u64), Box<[u8]>>>,
     moves: Vec<Move<'a>>,
     visited: Vec<NodeId>,
+    /// Chunks that are in no pack any more: files that need them are read again.
+    lost: HashSet<ChunkId>,
+    /// Why the manifest cannot be read any further; from then on nothing is known of any path.
+    failure: Option<Error>,
+    is_blind: bool,
 }
 
 /// A directory that has a new path, and the parent's entries below its old one.
@@ -47,10 +55,11 @@ pub(crate) struct Known<'v> {
 }
 
 impl<'a> Parent<'a> {
-    /// The parent with this manifest, whose backup began at this moment.
+    /// The parent with this manifest, whose backup began at this moment. Where its first nodes are lost or damaged,
+    /// it knows nothing.
     ///
     /// # Errors
-    /// When the first nodes cannot be read.
+    /// Errors of the source that are no damage.
     pub(crate) fn open(
         root: Root,
         source: &'a dyn NodeSource,
@@ -60,40 +69,125 @@ impl<'a> Parent<'a> {
         let tree = Tree::<ManifestSchema>::open(root, source);
         let mut cursor = tree.cursor();
         cursor.record_visited_nodes();
-        cursor.seek(b"")?;
-        let (places, moves, visited) = (None, Vec::new(), Vec::new());
-        Ok(Self { tree, cursor, rules, began, places, moves, visited })
+        let opened = cursor.seek(b"");
+        let (places, moves, visited, lost) = (None, Vec::new(), Vec::new(), HashSet::new());
+        let (failure, is_blind) = (None, false);
+        let mut parent = Self {
+            source,
+            tree,
+            cursor,
+            rules,
+            began,
+            places,
+            moves,
+            visited,
+            lost,
+            failure,
+            is_blind,
+        };
+        parent.tolerate(opened)?;
+        Ok(parent)
+    }
+
+    /// Takes no content over that needs one of these chunks.
+    pub(crate) fn without(mut self, lost: HashSet<ChunkId>) -> Self {
+        self.lost = lost;
+        self
+    }
+
+    /// Why the manifest could not be read to its end, told once. What comes behind is as if there were no parent.
+    pub(crate) fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
+
+    /// None, and blindness, for a manifest that is lost or damaged.
+    fn tolerate<T>(&mut self, outcome: Result<T>) -> Result<Option<T>> {
+        match outcome {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.is_damage() || matches!(error, Error::Io { .. }) => {
+                self.failure = Some(error);
+                self.is_blind = true;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Looks for a path; must be asked in ascending order of keys.
     ///
     /// # Errors
-    /// When the parent's manifest cannot be read.
+    /// Errors of the source that are no damage.
     pub(crate) fn find(&mut self, key: &[u8], stat: &Stat) -> Result<Option<Known<'_>>> {
+        if self.is_blind {
+            return Ok(None);
+        }
+        let looked = self.look(key, stat);
+        let Some(Some((verdict, moved))) = self.tolerate(looked)? else { return Ok(None) };
+        let found = match moved {
+            true => self.moves.last().and_then(|m| m.cursor.peek()),
+            false => self.cursor.peek(),
+        };
+        let (_, value) = found.expect("just found");
+        Ok(Some(Known { verdict, moved, value }))
+    }
+
+    /// What is known of a path, and whether it stands at the old place of a renamed directory.
+    fn look(&mut self, key: &[u8], stat: &Stat) -> Result<Option<(Verdict, bool)>> {
         self.leave_moves(key);
         advance_to(&mut self.cursor, key)?;
         let here = match self.cursor.peek() {
             Some((found, value)) if found == key => {
                 let head = EntryHead::decode(value)?;
-                Some((head, judge(self.rules, stat, &head)))
+                let verdict = match self.needs_lost(value)? {
+                    true => Verdict::ContentChanged,
+                    false => judge(self.rules, stat, &head),
+                };
+                Some((head, verdict))
             }
             _ => None,
         };
         if here.is_none_or(|(_, verdict)| verdict == Verdict::ContentChanged) {
             if self.find_moved(key, stat)? {
-                let found = self.moves.last().and_then(|m| m.cursor.peek());
-                let (_, value) = found.expect("just found");
-                return Ok(Some(Known { verdict: Verdict::Same, moved: true, value }));
+                return Ok(Some((Verdict::Same, true)));
             }
             let same_inode = here.is_some_and(|(head, _)| head.inode == stat.inode);
             if stat.is_directory() && !same_inode {
                 self.enter_move(key, stat)?;
             }
         }
-        Ok(here.map(|(_, verdict)| {
-            let (_, value) = self.cursor.peek().expect("just found");
-            Known { verdict, moved: false, value }
-        }))
+        Ok(here.map(|(_, verdict)| (verdict, false)))
+    }
+
+    /// Whether a file's content cannot be taken over because a chunk of it is lost.
+    fn needs_lost(&self, value: &[u8]) -> Result<bool> {
+        if self.lost.is_empty() {
+            return Ok(false);
+        }
+        let root = match Entry::decode(value)?.kind {
+            EntryKind::File(Content::Chunks(items)) => {
+                return Ok(items.iter().any(|item| self.is_lost(item)));
+            }
+            EntryKind::File(Content::Tree(root)) => root,
+            _ => return Ok(false),
+        };
+        let read = || -> Result<bool> {
+            let mut cursor = Tree::<ContentSchema>::open(root, self.source).iter()?;
+            while let Some((_, value)) = cursor.peek() {
+                if self.is_lost(&ContentItem::decode(value)?) {
+                    return Ok(true);
+                }
+                cursor.advance()?;
+            }
+            Ok(false)
+        };
+        match read() {
+            Err(error) if error.is_damage() => Ok(true),
+            other => other,
+        }
+    }
+
+    fn is_lost(&self, item: &ContentItem) -> bool {
+        matches!(item, ContentItem::Data { id, .. } if self.lost.contains(id))
     }
 
     /// The parent's entry at exactly this path; as [`Self::find`], in ascending order of keys.
@@ -101,7 +195,8 @@ impl<'a> Parent<'a> {
     /// # Errors
     /// As [`Self::find`].
     pub(crate) fn at(&mut self, key: &[u8]) -> Result<Option<&[u8]>> {
-        advance_to(&mut self.cursor, key)?;
+        let advanced = advance_to(&mut self.cursor, key);
+        self.tolerate(advanced)?;
         Ok(self.cursor.peek().filter(|(found, _)| *found == key).map(|(_, value)| value))
     }
 
@@ -121,7 +216,11 @@ impl<'a> Parent<'a> {
         advance_to(&mut current.cursor, &old)?;
         match current.cursor.peek() {
             Some((found, value)) if found == old => {
-                Ok(is_untouched(stat, &EntryHead::decode(value)?) && !self.rules.force)
+                if !is_untouched(stat, &EntryHead::decode(value)?) || self.rules.force {
+                    return Ok(false);
+                }
+                let value = value.to_vec();
+                self.needs_lost(&value).map(|needs| !needs)
             }
             _ => Ok(false),
         }

@@ -1,8 +1,8 @@
 //! How the generic tree sees manifests and long content lists.
 
 use super::{ContentItem, EntryHead, codec};
-use stillpoint_store::tree::Schema;
-use stillpoint_store::{ChunkId, Result};
+use stillpoint_store::tree::{self, NodeBytes, Schema};
+use stillpoint_store::{ChunkId, NodeId, Result};
 
 /// The manifest: path keys (see [`crate::path`]) to entries.
 #[derive(Debug, Clone, Copy)]
@@ -40,4 +40,15 @@ impl Schema for ContentSchema {
         }
         Ok(())
     }
+}
+
+/// What a node of a manifest or of a content list refers to, from the node itself.
+///
+/// # Errors
+/// `Damaged` or `LimitExceeded` for bytes that are no such node, `Unsupported` for a newer layout.
+pub fn node_references(id: &NodeId, bytes: &NodeBytes) -> Result<Vec<ChunkId>> {
+    if tree::children(id, bytes)?.schema == ContentSchema::NAME {
+        return tree::node_references::<ContentSchema>(id, bytes);
+    }
+    tree::node_references::<ManifestSchema>(id, bytes)
 }

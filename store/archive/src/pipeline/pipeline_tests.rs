@@ -71,6 +71,7 @@ impl Rig {
             readers: &readers,
             observer: self.observer,
             know_node: &mut |_| self.nodes_known += 1,
+            lose_parent: &mut |error| panic!("the parent is lost: {error}"),
             threads: self.threads,
         };
         let mut data = |batch: &stillpoint_chunker::ChunkBatch| {

@@ -13,4 +13,5 @@ mod restore_hostile;
 mod restore_lab;
 mod restore_links;
 mod restore_random;
+mod resupply;
 mod retention_restic;
