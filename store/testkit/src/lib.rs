@@ -13,6 +13,7 @@ pub mod fuzz;
 pub mod gate;
 pub mod index_suite;
 pub mod model;
+pub mod power;
 pub mod random;
 pub mod scenario;
 pub mod tree;
