@@ -7,6 +7,7 @@
 //! synced; only then it counts. The head is replaced under an exclusive `flock` of `head.lock`. Files get mode 0600,
 //! folders 0700. Knows nothing of what the bytes mean.
 
+mod creation;
 mod durable;
 mod maps;
 mod reserve;
@@ -18,6 +19,7 @@ use crate::id::{ObjectKind, ObjectName, PackId};
 use crate::limits::RECORD_BYTES_MAX;
 use durable::Existing;
 use maps::OpenPacks;
+use rustix::fs::FlockOperation;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
@@ -44,6 +46,8 @@ pub struct LocalBackend {
     head_unsettled: AtomicBool,
     /// A head was read since the root folder was last synced.
     head_read: AtomicBool,
+    /// Held by whoever creates a repository, for as long as the backend lives.
+    creating: Mutex<Option<File>>,
 }
 
 impl LocalBackend {
@@ -55,6 +59,7 @@ impl LocalBackend {
             prepared: Mutex::new(false),
             head_unsettled: AtomicBool::new(false),
             head_read: AtomicBool::new(false),
+            creating: Mutex::new(None),
         }
     }
 
@@ -138,7 +143,7 @@ impl LocalBackend {
                 .mode(temp::FILE_MODE)
                 .open(&path)
                 .map_err(failed)?;
-            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+            rustix::fs::flock(&file, FlockOperation::LockExclusive)
                 .map_err(|error| failed(error.into()))?;
             // Somebody may have removed the lock file by hand: then others lock another file of that name.
             let locked = file.metadata().map_err(failed)?;
@@ -204,13 +209,7 @@ impl Backend for LocalBackend {
     }
 
     fn initialise(&self) -> Result<()> {
-        if self.size_bytes(&ObjectName::Config)?.is_some() {
-            return Err(Error::AlreadyExists { location: self.location() });
-        }
-        durable::create_folders_durably(&self.root)?;
-        refuse_foreign_entries(&self.root)?;
-        self.create_folders()?;
-        reserve::make(&self.root)
+        self.prepare_creation()
     }
 
     fn create(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>> {
@@ -335,25 +334,6 @@ impl Backend for LocalBackend {
 
 fn is_shard(name: &str) -> bool {
     name.len() == 2 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-/// A new repository goes into an empty folder, or one where an earlier `initialise` was cut short.
-fn refuse_foreign_entries(root: &Path) -> Result<()> {
-    let failed = |error| Error::io("listing", root.display(), error);
-    for entry in fs::read_dir(root).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let own = FOLDERS.iter().any(|folder| name == *folder)
-            || name == reserve::RESERVE
-            || name == "lost+found";
-        if !own {
-            return Err(Error::Invalid(format!(
-                "{} is not empty: it holds {}",
-                root.display(),
-                name.display()
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// Opens a regular file and gives its length; None if it is something else. Never blocks on a FIFO.

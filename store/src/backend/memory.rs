@@ -97,9 +97,14 @@ impl Backend for MemoryBackend {
     }
 
     fn initialise(&self) -> Result<()> {
-        if self.lock().objects.contains_key(&ObjectName::Config) {
+        let mut contents = self.lock();
+        if contents.objects.contains_key(&ObjectName::Config) {
             return Err(Error::AlreadyExists { location: self.location() });
         }
+        if contents.objects.keys().any(|name| super::KINDS_OF_DATA.contains(&name.kind())) {
+            return Err(super::config_is_lost(&self.location()));
+        }
+        *contents = Contents::default();
         Ok(())
     }
 

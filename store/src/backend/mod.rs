@@ -69,10 +69,12 @@ pub trait Backend: Send + Sync {
     /// Where the repository lies, for messages.
     fn location(&self) -> String;
 
-    /// Prepares an empty place (folders) for a new repository.
+    /// Prepares an empty place (folders) for a new repository. What an attempt that was cut short has left behind, a head
+    /// above all, is removed: without `config` there has never been a repository.
     ///
     /// # Errors
-    /// `AlreadyExists` when a `config` object is there.
+    /// `AlreadyExists` when a `config` object is there, or another process is just creating one; `Invalid` when
+    /// packs, snapshots or parity are there without it: then a repository has lost its config.
     fn initialise(&self) -> Result<()>;
 
     /// Starts a new object.
@@ -132,6 +134,18 @@ pub trait Backend: Send + Sync {
 fn too_short(name: &ObjectName, len: u64, range: &Range<u64>) -> crate::Error {
     let detail = format!("bytes {} to {} were asked for, it has {len}", range.start, range.end);
     crate::Error::damaged(name, detail)
+}
+
+/// Objects of these kinds are written only once there is a `config`.
+const KINDS_OF_DATA: [ObjectKind; 3] = [ObjectKind::Pack, ObjectKind::Snapshot, ObjectKind::Parity];
+/// Objects of these kinds are written before there is a `config`.
+const KINDS_OF_BEGINNING: [ObjectKind; 2] = [ObjectKind::Key, ObjectKind::Catalogue];
+
+/// The error for a place that has data and no `config`.
+fn config_is_lost(location: &str) -> crate::Error {
+    crate::Error::Invalid(format!(
+        "{location} holds packs or snapshots but no config: a repository that has lost it, not a place for a new one"
+    ))
 }
 
 /// Reads a whole object no longer than `limit` bytes.

@@ -48,6 +48,7 @@ pub fn backend_suite(make: impl Fn() -> BackendFixture) {
         ("random operations agree with a map", random_operations),
     ];
     with_label("initialise refuses a repository", || initialise_refuses_a_repository(&make()));
+    with_label("remains of an attempt go", || remains_of_an_attempt_go(&make()));
     for (what, check) in checks {
         let fixture = make();
         with_label(what, || {
@@ -318,6 +319,35 @@ fn initialise_refuses_a_repository(fixture: &BackendFixture) {
     assert!(matches!(backend.initialise(), Err(Error::AlreadyExists { .. })));
     assert!(matches!((fixture.open)().initialise(), Err(Error::AlreadyExists { .. })));
     assert!(!backend.location().is_empty());
+}
+
+fn remains_of_an_attempt_go(fixture: &BackendFixture) {
+    let backend = (fixture.open)();
+    backend.initialise().unwrap();
+    let beginning = [name(ObjectKind::Key, 1), name(ObjectKind::Catalogue, 2)];
+    beginning.iter().for_each(|name| put(&*backend, name, b"bytes").unwrap());
+    assert_eq!(backend.swap_head(None, b"head").unwrap(), Swap::Done);
+    drop(backend); // cut short before the config was written
+    let backend = (fixture.open)();
+    backend.initialise().unwrap();
+    assert_eq!(backend.read_head().unwrap(), None);
+    for name in beginning {
+        assert_eq!(
+            backend.list(name.kind()).unwrap(),
+            [],
+            "a slot of another repository would stay"
+        );
+    }
+    assert_eq!(backend.swap_head(None, b"head").unwrap(), Swap::Done);
+    for kind in [ObjectKind::Pack, ObjectKind::Snapshot, ObjectKind::Parity] {
+        put(&*backend, &name(kind, 3), b"data").unwrap();
+        assert!(
+            matches!(backend.initialise(), Err(Error::Invalid(_))),
+            "{kind:?} without a config"
+        );
+        assert_eq!(backend.read_head().unwrap().as_deref(), Some(&b"head"[..]));
+        backend.remove(&name(kind, 3)).unwrap();
+    }
 }
 
 fn random_operations(fixture: &BackendFixture) {

@@ -184,6 +184,19 @@ fn initialise_resumes() {
     assert!(matches!(backend.initialise(), Err(Error::AlreadyExists { .. })));
 }
 
+/// Two processes that create a repository at one place do not take each other's beginnings for remains.
+#[test]
+fn one_creates_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = new_backend(&dir);
+    let second = LocalBackend::new(&first.root);
+    assert!(matches!(second.initialise(), Err(Error::AlreadyExists { .. })));
+    first.swap_head(None, b"head").unwrap();
+    first.initialise().unwrap();
+    drop(first);
+    second.initialise().unwrap();
+}
+
 /// Foreign files and folders are neither listed nor followed, and a missing folder is an error, not an empty list.
 #[test]
 fn listing_skips_foreign_names_and_reports_failures() {
