@@ -6,6 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+/// Where Linux keeps files in memory.
+const MEMORY: &str = "/dev/shm";
+
 /// A place to work in; it vanishes afterwards.
 pub struct Place {
     dir: tempfile::TempDir,
@@ -68,7 +71,11 @@ pub fn run(command: &mut Command) -> Run {
 impl Place {
     /// A place without a repository, with a key file (which opens at once, as no passphrase does).
     pub fn empty() -> Self {
-        let place = Self { dir: tempfile::tempdir().unwrap() };
+        Self::empty_at(tempfile::tempdir().unwrap())
+    }
+
+    fn empty_at(dir: tempfile::TempDir) -> Self {
+        let place = Self { dir };
         fs::create_dir(place.source()).unwrap();
         place.secret("key", b"0123456789abcdef0123456789abcdef");
         place
@@ -79,6 +86,13 @@ impl Place {
         let place = Self::empty();
         place.run(["init"]).with_code(0);
         place
+    }
+
+    /// As [`Self::empty`], in memory where the machine lets us: for tests that run hundreds of commands and must
+    /// not wait for a disk each time.
+    pub fn empty_in_memory() -> Self {
+        let dir = tempfile::tempdir_in(MEMORY).or_else(|_| tempfile::tempdir()).unwrap();
+        Self::empty_at(dir)
     }
 
     /// A path in the place.

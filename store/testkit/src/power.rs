@@ -135,7 +135,8 @@ impl Recording {
         let is_sync = |operation: &Operation| {
             matches!(operation.action, Action::SyncFile(_) | Action::SyncFolder(_))
         };
-        let mut syncs = self.operations.iter().enumerate().filter(|(_, operation)| is_sync(operation));
+        let mut syncs =
+            self.operations.iter().enumerate().filter(|(_, operation)| is_sync(operation));
         let (at, _) = syncs.nth(number)?;
         let mut mutant = self.clone();
         let left_out = mutant.operations.remove(at).action;

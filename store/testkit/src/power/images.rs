@@ -24,6 +24,8 @@ pub struct PowerImage {
     pub said: Vec<String>,
     /// Moment and choices, for failure messages.
     pub label: String,
+    /// Equal for equal files and equal numbers of things said.
+    pub fingerprint: [u8; 32],
 }
 
 /// Enumerates images.
@@ -176,10 +178,12 @@ impl<'a> Images<'a> {
             let moment = self.at(at);
             let said = self.said(at);
             for fates in self.choices(&moment, &mut random) {
-                let (files, print) = self.image(&moment, &fates, &mut contents);
-                if seen.insert((print, said.len())) {
+                let (files, mut print) = self.image(&moment, &fates, &mut contents);
+                print.update(&said.len().to_le_bytes());
+                let fingerprint = *print.finalize().as_bytes();
+                if seen.insert(fingerprint) {
                     let label = label(&moment, &fates);
-                    visit(PowerImage { files, said: said.clone(), label });
+                    visit(PowerImage { files, said: said.clone(), label, fingerprint });
                 }
             }
         }
@@ -290,7 +294,12 @@ impl<'a> Images<'a> {
     }
 
     /// The disk with these fates, and a fingerprint of it.
-    fn image(&self, moment: &Moment, fates: &[Fate], made: &mut Contents) -> (Files, [u8; 32]) {
+    fn image(
+        &self,
+        moment: &Moment,
+        fates: &[Fate],
+        made: &mut Contents,
+    ) -> (Files, blake3::Hasher) {
         let mut bytes = HashMap::new();
         for ((item, _), fate) in moment.items.iter().zip(fates) {
             if let Item::Data(pending) = item {
@@ -325,7 +334,7 @@ impl<'a> Images<'a> {
                 }
             }
         }
-        (files, *print.finalize().as_bytes())
+        (files, print)
     }
 }
 
