@@ -162,10 +162,16 @@ fn advice(error: &Error) -> (Option<String>, u8) {
             exit::WRONG_SECRET,
         ),
         Error::Invalid(_) => (hint("`--help` explains the options"), exit::USAGE),
-        Error::Io { action, .. } if *action == OPENING_CACHE => (
-            hint("choose another directory with --cache-dir, or do without a cache: --no-cache"),
-            exit::FAILED,
-        ),
+        Error::Io { action, .. }
+            if *action == OPENING_CACHE || stillpoint_rocks::ACTIONS.contains(action) =>
+        {
+            (
+                hint(
+                    "choose another directory with --cache-dir, or do without a cache: --no-cache",
+                ),
+                exit::FAILED,
+            )
+        }
         Error::Io { source, .. } => (io_hint(source), exit::FAILED),
         Error::Cancelled => (
             hint("nothing was committed and nothing needs cleaning up; run the command again"),
@@ -218,6 +224,9 @@ mod tests {
         check(Error::Invalid("no".into()), 2, "--help");
         check(Error::damaged("pack", "short"), 1, "check");
         check(Error::io("writing", "pack", io::ErrorKind::StorageFull.into()), 1, "full");
+        for action in stillpoint_rocks::ACTIONS {
+            check(Error::io(action, "index", io::ErrorKind::StorageFull.into()), 1, "--no-cache");
+        }
         let newer = Error::Unsupported { object: "config".into(), found: 9, supported: 1 };
         check(newer, 1, "newer version");
     }

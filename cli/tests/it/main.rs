@@ -4,16 +4,19 @@
 
 mod codes;
 mod commands;
+mod concurrent;
+mod crash_lab;
 mod faults;
 mod index;
 mod json;
+mod kill;
 mod manual;
 mod parity;
-mod prune;
 mod power;
-mod power_lab;
+mod prune;
 mod refusals;
 mod retention;
 mod secrets;
 mod strace;
 mod support;
+mod syscalls;

@@ -4,11 +4,11 @@
 //! not fsynced may be there, lost, torn or zeros (see `stillpoint_testkit::power`). `STILLPOINT_POWER_IMAGES=all` takes
 //! every image, a number that many of each command; `STILLPOINT_POWER_COMMANDS` as well for the real command.
 
-use crate::power_lab::{Lab, Recorded, verify, verify_command};
+use crate::crash_lab::{Expected, Lab, last_word, verify, verify_command};
 use crate::strace;
-use crate::support::{messages, text};
+use crate::support::text;
 use std::collections::HashSet;
-use stillpoint_testkit::power::{Action, Files, Images, PowerImage};
+use stillpoint_testkit::power::{Action, Files, Images, PowerImage, Recording};
 use stillpoint_testkit::{Random, with_label};
 
 /// Images of each command that are verified through the library, where nothing else is asked for.
@@ -19,6 +19,13 @@ const COMMANDS: usize = 6;
 const MIXTURES: usize = 2;
 /// What holds nothing of worth.
 const COARSE: [&str; 2] = ["repository/tmp", "cache"];
+
+/// A recorded command.
+struct Recorded {
+    name: &'static str,
+    recording: Recording,
+    expected: Expected,
+}
 
 fn wanted(variable: &str, usual: usize) -> usize {
     match std::env::var(variable).as_deref() {
@@ -45,7 +52,7 @@ fn some(mut images: Vec<PowerImage>, count: usize, seed: u64) -> Vec<PowerImage>
 
 /// True when the command had said that it is done.
 fn was_said(image: &PowerImage) -> bool {
-    image.said.iter().any(|text| text.contains("message_type"))
+    last_word(&image.said.concat()).is_some()
 }
 
 /// Lays out every chosen image of a command and verifies it.
@@ -63,16 +70,16 @@ fn verify_images(lab: &Lab, recorded: &Recorded) {
     let commands = wanted("STILLPOINT_POWER_COMMANDS", COMMANDS);
     for image in &chosen {
         with_label(format!("{}, {}", recorded.name, image.label), || {
-            let disk = lab.lay_out(image);
-            verify(&disk, &lab.place.source(), recorded, was_said(image)).unwrap();
+            let disk = lab.lay_out(&image.files);
+            verify(&disk, &lab.place.source(), &recorded.expected, was_said(image)).unwrap();
         });
     }
     let verified = chosen.len();
     let chosen = some(chosen, commands, 2);
     for image in &chosen {
         with_label(format!("command after {}, {}", recorded.name, image.label), || {
-            let disk = lab.lay_out(image);
-            verify_command(lab, &disk, recorded, was_said(image));
+            let disk = lab.lay_out(&image.files);
+            verify_command(lab, &disk, &recorded.expected, was_said(image));
         });
     }
     eprintln!(
@@ -93,12 +100,13 @@ impl Lab {
         let before = self.state();
         let (said, recording) = self.record(arguments);
         change(self, &said);
-        Recorded { name, recording, before, after: self.state() }
+        let expected = Expected { before, after: self.state(), perhaps: None };
+        Recorded { name, recording, expected }
     }
 
     fn init(&mut self) -> Recorded {
         let mut recorded = self.step("init", &["init"], |_, _| {});
-        recorded.before.live = None;
+        recorded.expected.before.live = None;
         recorded
     }
 
@@ -114,12 +122,6 @@ impl Lab {
         self.step("forget", &["forget", id], |lab, _| {
             lab.live.remove(id);
         })
-    }
-
-    fn oldest(&self) -> String {
-        let mut command = self.stillpoint(&self.disk(), &["snapshots", "--json"]);
-        let run = crate::support::run(&mut command).with_code(0);
-        text(messages(&run.stdout).first().unwrap(), "id")
     }
 }
 
@@ -144,8 +146,7 @@ fn power_cuts_during_snapshots() {
     if !strace::is_available() {
         return;
     }
-    let mut lab = Lab::new();
-    lab.init();
+    let mut lab = Lab::with_repository();
     for (name, files) in [("first snapshot", FIRST), ("second snapshot", SECOND)] {
         let recorded = lab.snapshot(name, &files);
         verify_images(&lab, &recorded);
@@ -158,13 +159,17 @@ fn power_cuts_during_forget_and_prune() {
     if !strace::is_available() {
         return;
     }
-    let mut lab = Lab::new();
-    lab.init();
-    lab.snapshot("first snapshot", &FIRST);
-    lab.snapshot("second snapshot", &SECOND);
-    let oldest = lab.oldest();
+    let mut lab = Lab::with_repository();
+    let oldest = lab.take(&FIRST);
+    lab.take(&SECOND);
     let recorded = lab.forget(&oldest);
     verify_images(&lab, &recorded);
+    let tree = recorded.expected.before.live.as_ref().expect("a repository")[&oldest].clone();
+    let recorded = lab.step("undelete", &["undelete", &oldest], |lab, _| {
+        lab.live.insert(oldest.clone(), tree);
+    });
+    verify_images(&lab, &recorded);
+    lab.forget(&oldest);
     let recorded = lab.step("prune", &PRUNE, |_, said| {
         assert_eq!(said.last().unwrap()["packs_rewritten"], 1, "{said:?}");
     });
@@ -179,9 +184,8 @@ fn power_cuts_during_changes_of_keys() {
     if !strace::is_available() {
         return;
     }
-    let mut lab = Lab::new();
-    lab.init();
-    lab.snapshot("first snapshot", &FIRST);
+    let mut lab = Lab::with_repository();
+    lab.take(&FIRST);
     let second = lab.place.secret("second", b"another key file, long enough for one");
     let option = second.display().to_string();
     let recorded = lab.step("key add", &["key", "add", "--new-key-file", &option], |lab, _| {
@@ -196,6 +200,11 @@ fn power_cuts_during_changes_of_keys() {
             lab.keys.push(third.clone());
         });
     verify_images(&lab, &recorded);
+    let rotate = ["key", "rotate", "--drop-other-keys"];
+    let recorded = lab.step("key rotate", &rotate, |lab, _| lab.keys = vec![third.clone()]);
+    verify_images(&lab, &recorded);
+    let recorded = lab.snapshot("snapshot under the new key", &SECOND);
+    verify_images(&lab, &recorded);
 }
 
 // The images can tell: a binary that leaves out any one fsync is caught, but for the two that repeat for safety what an
@@ -205,8 +214,7 @@ fn every_fsync_of_a_snapshot_is_needed() {
     if !strace::is_available() {
         return;
     }
-    let mut lab = Lab::new();
-    lab.init();
+    let mut lab = Lab::with_repository();
     let recorded = lab.snapshot("first snapshot", &FIRST);
     let source = lab.place.source();
     let harmless: HashSet<[u8; 32]> =
@@ -214,13 +222,12 @@ fn every_fsync_of_a_snapshot_is_needed() {
     let (mut caught, mut missed) = (0, Vec::new());
     for number in 0.. {
         let Some((recording, left_out)) = recorded.recording.without_sync(number) else { break };
-        let (before, after) = (recorded.before.clone(), recorded.after.clone());
-        let mutant = Recorded { name: "mutant", recording, before, after };
+        let mutant = Recorded { name: "mutant", recording, expected: recorded.expected.clone() };
         let mut new = images(&mutant);
         new.retain(|image| !harmless.contains(&image.fingerprint));
         let is_caught = new.iter().any(|image| {
-            let disk = lab.lay_out(image);
-            verify(&disk, &source, &mutant, was_said(image)).is_err()
+            let disk = lab.lay_out(&image.files);
+            verify(&disk, &source, &mutant.expected, was_said(image)).is_err()
         });
         match is_caught {
             true => caught += 1,

@@ -1,8 +1,8 @@
 //! One RocksDB database: its options, look-ups in sorted batches, additions, and sorted tables.
 
-use crate::Settings;
 use crate::group::{Group, STATE_KEY, decode_state, encode_state, older_key};
 use crate::sort::Entry;
+use crate::{READING, Settings, WRITING};
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
     DBCompressionType, DataBlockIndexType, ErrorKind, InfoLogger, IngestExternalFileOptions,
@@ -55,14 +55,14 @@ impl Database {
 
     /// The state, None if there is none that can be understood.
     pub(crate) fn state(&self) -> Result<Option<IndexState>> {
-        let bytes = self.db.get_pinned(STATE_KEY).map_err(|error| self.failed("reading", error))?;
+        let bytes = self.db.get_pinned(STATE_KEY).map_err(|error| self.failed(READING, error))?;
         Ok(bytes.and_then(|bytes| decode_state(&bytes)))
     }
 
     /// Entries, approximately.
     pub(crate) fn len_estimate(&self) -> Result<u64> {
         let count = self.db.property_int_value(rocksdb::properties::ESTIMATE_NUM_KEYS);
-        Ok(count.map_err(|error| self.failed("reading", error))?.unwrap_or_default())
+        Ok(count.map_err(|error| self.failed(READING, error))?.unwrap_or_default())
     }
 
     /// A place in a live pack for each id.
@@ -92,7 +92,7 @@ impl Database {
     fn newest<'a>(&self, ids: impl Iterator<Item = &'a ChunkId>) -> Result<Vec<Option<Location>>> {
         let values = self.db.batched_multi_get_cf(self.family(), ids.map(ChunkId::as_bytes), true);
         let places = values.into_iter().map(|value| {
-            let value = value.map_err(|error| self.failed("reading", error))?;
+            let value = value.map_err(|error| self.failed(READING, error))?;
             value.map(|bytes| self.place(&bytes)).transpose()
         });
         places.collect()
@@ -117,7 +117,7 @@ impl Database {
             }
             cursor.next();
         }
-        cursor.status().map_err(|error| self.failed("reading", error))?;
+        cursor.status().map_err(|error| self.failed(READING, error))?;
         Ok(None)
     }
 
@@ -159,7 +159,7 @@ impl Database {
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
         let written = self.db.write_opt(batch, &unlogged).and_then(|()| self.db.flush());
-        written.map_err(|error| self.failed("writing", error))
+        written.map_err(|error| self.failed(WRITING, error))
     }
 
     /// Fills the empty database from sorted entries and sets the state.
@@ -175,7 +175,7 @@ impl Database {
 
     /// Writes groups, which come in ascending order, as sorted tables and takes those in.
     fn add_tables(&self, groups: impl Iterator<Item = Result<Group>>, folder: &Path) -> Result<()> {
-        let writing = |error| self.failed("writing", error);
+        let writing = |error| self.failed(WRITING, error);
         let mut tables: Vec<PathBuf> = Vec::new();
         let mut table: Option<(SstFileWriter<'_>, usize)> = None;
         for group in groups {

@@ -15,6 +15,11 @@ use std::path::Path;
 use stillpoint_store::Result;
 use stillpoint_store::index::Index;
 
+/// What an I/O error of an index says was done: it concerns the cache, not the repository.
+pub const ACTIONS: [&str; 2] = [READING, WRITING];
+const READING: &str = "reading the index";
+const WRITING: &str = "writing the index";
+
 /// Limits on memory, for tests to reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {

@@ -21,13 +21,17 @@ pub(crate) use structure::Footers;
 
 use crate::env::Timestamp;
 use crate::error::{Error, Finding, Result};
-use crate::id::{ObjectKind, ObjectName};
-use crate::repository::Repository;
+use crate::id::{ObjectKind, ObjectName, SnapshotId};
+use crate::repository::{HeadView, Repository};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Most findings that a report lists; the others are counted.
 pub const FINDINGS_MAX: usize = 10_000;
+
+/// Times that a check begins anew because a prune removed at once what it was looking at.
+const ATTEMPTS_MAX: usize = 8;
 
 /// How far a check goes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -164,6 +168,29 @@ impl Repository {
         progress: CheckProgress<'_>,
     ) -> Result<CheckReport> {
         let began = self.env.now();
+        for attempt in 1.. {
+            let mut view = None;
+            let outcome = self.check_once(options, began, progress, &mut view);
+            let is_suspicious = match &outcome {
+                Ok(report) => report.finding_count() > 0,
+                Err(error) => error.is_damage(),
+            };
+            let is_overtaken = || view.is_some_and(|view| self.is_overtaken(&view));
+            if attempt == ATTEMPTS_MAX || !is_suspicious || !is_overtaken() {
+                return outcome;
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// Checks under the head of now; gives that head, too, where there is one.
+    fn check_once(
+        self: &Arc<Self>,
+        options: CheckOptions,
+        began: Timestamp,
+        progress: CheckProgress<'_>,
+        head: &mut Option<Arc<HeadView>>,
+    ) -> Result<CheckReport> {
         let mut report = CheckReport::default();
         self.check_config(&mut report)?;
         self.check_slots(&mut report)?;
@@ -172,6 +199,7 @@ impl Repository {
         let packs = self.backend.list(ObjectKind::Pack)?;
         let Some(view) = self.check_head(&nodes, &mut report)? else { return Ok(report) };
         let view = Arc::new(view);
+        *head = Some(Arc::clone(&view));
         let Some(catalogue) = self.check_catalogue(&view, &mut report)? else { return Ok(report) };
         let marked = self.check_structure(&view, &catalogue, &packs, &mut report)?;
         let mut unreadable = pack::BadChunks::new();
@@ -191,6 +219,23 @@ impl Repository {
         report.parity_objects = parity.objects;
         self.find_touched(&catalogue, Arc::new(marked), &unreadable, &mut report)?;
         Ok(report)
+    }
+
+    /// True where others have removed what counted under this head: packs and snapshots without a grace, or its very
+    /// catalogue. Then what the check did not find is no damage.
+    fn is_overtaken(self: &Arc<Self>, view: &HeadView) -> bool {
+        let Ok(now) = self.head() else { return false };
+        let ids = |view: &HeadView| -> Result<BTreeSet<SnapshotId>> {
+            Ok(view.snapshots()?.into_keys().chain(view.forgotten()?.into_keys()).collect())
+        };
+        let has_lost = || -> Result<bool> {
+            let packs = now.packs()?;
+            let gone = view.packs()?.keys().any(|id| !packs.contains_key(id));
+            Ok(gone || !ids(view)?.is_subset(&ids(&now)?))
+        };
+        let root = view.head.catalogue.id;
+        let is_kept = || now.head.catalogues.iter().any(|kept| **kept == *root.as_bytes());
+        now.seq() != view.seq() && has_lost().unwrap_or_else(|_| !is_kept())
     }
 }
 

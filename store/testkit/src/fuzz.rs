@@ -4,20 +4,29 @@
 //! test which replays the committed corpus knows that its seeds still reach the inside of the parser. Sealed objects
 //! are sealed here with a fixed key, because a fuzzer cannot guess a seal.
 
+mod mutate;
+mod parity;
 mod seeds;
 
+pub use mutate::{Fuzzed, fuzz};
+pub use parity::parity;
 pub use seeds::seeds;
 
 use crate::SeededEnv;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::sync::LazyLock;
 use stillpoint_archive::entry::{ContentSchema, ManifestSchema};
 use stillpoint_archive::{Entry, path};
 use stillpoint_store::backend::{MemoryBackend, ObjectBytes, put};
+use stillpoint_store::catalogue::{
+    ForgottenEntry, Key, LostEntry, PackEntry, SnapshotEntry, Tombstone, VerifiedEntry,
+    decode_value, encode_value,
+};
 use stillpoint_store::crypto::{MetadataKey, RecordContext, RecordKind, RepositoryKey};
-use stillpoint_store::id::ParityId;
-use stillpoint_store::limits::{PACK_BYTES_MAX, PARITY_DATA_MAX, PARITY_OBJECTS_MAX};
+use stillpoint_store::limits::PACK_BYTES_MAX;
 use stillpoint_store::pack::{Footer, PACK_HEADER_LEN, PackKey, read_footer};
-use stillpoint_store::parity::describe;
+use stillpoint_store::parity::ParityEntry;
 use stillpoint_store::record::config::UncheckedConfig;
 use stillpoint_store::record::head::Head;
 use stillpoint_store::record::slot::KeySlot;
@@ -29,7 +38,7 @@ use stillpoint_store::{DomainId, NodeId, ObjectName, PackId, RepositoryId};
 pub type Target = fn(&[u8]) -> bool;
 
 /// Every target by name; `fuzz/fuzz_targets/NAME.rs` calls it and `fuzz/corpus/NAME/` holds its corpus.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("footer", footer),
     ("pack", pack),
     ("node", node),
@@ -38,6 +47,7 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("slot", slot),
     ("head", head),
     ("snapshot", snapshot),
+    ("catalogue", catalogue),
     ("parity", parity),
 ];
 
@@ -45,10 +55,6 @@ const REPOSITORY: RepositoryId = RepositoryId::from_bytes([7; RepositoryId::LEN]
 const PACK: PackId = PackId::from_bytes([9; PackId::LEN]);
 /// What stands behind the sealed footer, but for its length: version, zeros, magic (FORMAT.md).
 const TRAILER_REST: &[u8; 12] = b"\x01\0\0\0\0end.spk";
-/// The same of a parity object.
-const PARITY_TRAILER_REST: &[u8; 12] = b"\x01\0\0\0\0end.spa";
-/// Length of a parity object's header, bytes.
-const PARITY_HEADER_LEN: usize = 32;
 
 fn repository_key() -> RepositoryKey {
     RepositoryKey::from_bytes(&[5; 32])
@@ -142,26 +148,6 @@ pub fn pack(data: &[u8]) -> bool {
     whole && frames > 0 && footer.is_ok()
 }
 
-/// A parity object without the table's checksum and the trailer, behind four bytes that say how long the table is.
-pub fn parity(data: &[u8]) -> bool {
-    let Some((table, object)) = data.split_first_chunk::<4>() else { return false };
-    let table = usize::try_from(u32::from_le_bytes(*table)).expect("32 bits fit");
-    let Some(start) = object.len().checked_sub(table) else { return false };
-    let header = object.get(..PARITY_HEADER_LEN).unwrap_or(object);
-    let content = object.get(start..).unwrap_or_default();
-    let hash = blake3::Hasher::new().update(header).update(content).finalize();
-    let len = u32::try_from(table.saturating_add(hash.as_bytes().len())).unwrap_or(u32::MAX);
-    let bytes = [object, hash.as_bytes(), &len.to_le_bytes(), PARITY_TRAILER_REST].concat();
-    let (backend, id) = (MemoryBackend::new(), ParityId::from_bytes([6; ParityId::LEN]));
-    put(&backend, &ObjectName::Parity(id), &bytes).expect("memory takes everything");
-    let Ok(found) = describe(&backend, id) else { return false };
-    assert!((1..=PARITY_DATA_MAX).contains(&found.packs.len()), "{found:?}");
-    assert!(found.number < found.parity && usize::from(found.parity) <= PARITY_OBJECTS_MAX);
-    let longest = found.packs.iter().map(|(_, size)| *size).max().unwrap_or(0);
-    assert!(longest <= PACK_BYTES_MAX && found.stripes > 0, "{found:?}");
-    true
-}
-
 /// A tree node of any schema.
 pub fn node(data: &[u8]) -> bool {
     let id = NodeId::from_bytes([3; 32]);
@@ -245,5 +231,29 @@ pub fn snapshot(data: &[u8]) -> bool {
         again.is_ok_and(|again| again == record),
         "a snapshot changed on its way through bytes"
     );
+    true
+}
+
+/// A key of the catalogue behind its length (1 byte), and a value behind that.
+pub fn catalogue(data: &[u8]) -> bool {
+    let Some((len, rest)) = data.split_first() else { return false };
+    let Some((key, value)) = rest.split_at_checked(usize::from(*len)) else { return false };
+    let Ok(decoded) = Key::decode(key) else { return false };
+    assert!(decoded.encode() == key, "a key changed on its way through bytes");
+    match decoded {
+        Key::Forgotten(_) => entry_of::<ForgottenEntry>(value),
+        Key::Lost(_) => entry_of::<LostEntry>(value),
+        Key::Pack(_) => entry_of::<PackEntry>(value),
+        Key::Parity(_) => entry_of::<ParityEntry>(value),
+        Key::Snapshot(_) => entry_of::<SnapshotEntry>(value),
+        Key::Tombstone(_) => entry_of::<Tombstone>(value),
+        Key::Verified(_) => entry_of::<VerifiedEntry>(value),
+    }
+}
+
+fn entry_of<T: Serialize + DeserializeOwned + PartialEq>(value: &[u8]) -> bool {
+    let Ok(entry) = decode_value::<T>(value) else { return false };
+    let again = decode_value::<T>(&encode_value(&entry));
+    assert!(again.is_ok_and(|again| again == entry), "an entry changed on its way through bytes");
     true
 }

@@ -12,6 +12,7 @@ mod indexes;
 mod killed;
 mod lab;
 mod model;
+mod overtaken;
 mod parity;
 mod pruning;
 mod races;

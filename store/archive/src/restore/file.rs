@@ -205,11 +205,7 @@ impl FileJob {
         let dir = self.dir(context)?;
         let file = match &state.place {
             Some(place) => place.open_again(&dir)?,
-            None => {
-                let (file, place) = self.first_open(context, &dir, state)?;
-                state.place = Some(place);
-                file
-            }
+            None => self.first_open(context, &dir, state)?,
         };
         let file = Arc::new(file);
         context.open_files.opened();
@@ -217,17 +213,19 @@ impl FileJob {
         Ok(file)
     }
 
+    /// Opens or creates the file and says in the state which one it is, so that it can be removed if anything fails.
     fn first_open(
         &self,
         context: &Context<'_>,
         dir: &Dir,
         state: &mut State,
-    ) -> Result<(File, Place), Trouble> {
+    ) -> Result<File, Trouble> {
         let creating = |errno| Trouble::Io("creating", errno);
         let name = file_name(&self.key);
         if state.action == Action::Update {
             if let Some((file, place)) = open_for_update(dir, name) {
-                return Ok((file, place));
+                state.place = Some(place);
+                return Ok(file);
             }
             // Shared meanwhile, without write permission, or running as a program: replace it.
             state.action = Action::Replace;
@@ -243,22 +241,26 @@ impl FileJob {
         } else {
             (name.to_vec(), dir.create_file(name).map_err(creating)?)
         };
-        context.metadata.prepare(file.as_fd(), &self.entry);
-        if self.has_several_pieces() {
-            // Growing piece by piece makes some file systems allocate beyond the end, and so fill holes.
-            rustix::fs::ftruncate(&file, self.entry.size)
-                .map_err(|errno| Trouble::Io("setting the length", errno))?;
-        }
-        let stat = rustix::fs::fstat(&file).map_err(creating)?;
-        let place = Place {
+        let stat = rustix::fs::fstat(&file).map_err(|errno| {
+            // Unknown as it is, nobody would find it later.
+            let _ = dir.unlink(&name);
+            creating(errno)
+        })?;
+        state.place = Some(Place {
             name,
             temporary,
             fresh: Fresh::made_in(dir),
             device: stat.st_dev,
             inode: stat.st_ino,
             size: 0,
-        };
-        Ok((file, place))
+        });
+        context.metadata.prepare(file.as_fd(), &self.entry);
+        if self.has_several_pieces() {
+            // Growing piece by piece makes some file systems allocate beyond the end, and so fill holes.
+            rustix::fs::ftruncate(&file, self.entry.size)
+                .map_err(|errno| Trouble::Io("setting the length", errno))?;
+        }
+        Ok(file)
     }
 
     fn has_several_pieces(&self) -> bool {

@@ -34,13 +34,19 @@ pub(super) fn sync_folder(path: &Path) -> Result<()> {
 
 /// Creates a folder if it is not there; the caller syncs its parent. True if it was created.
 pub(super) fn create_folder(path: &Path) -> Result<bool> {
+    let failed = |error| Error::io("creating folder", path.display(), error);
     match DirBuilder::new().mode(FOLDER_MODE).create(path) {
         Ok(()) => {
             trace(Step::CreateFolder, path);
             Ok(true)
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
-        Err(error) => Err(Error::io("creating folder", path.display(), error)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            match fs::metadata(path).map_err(failed)?.is_dir() {
+                true => Ok(false),
+                false => Err(failed(error)),
+            }
+        }
+        Err(error) => Err(failed(error)),
     }
 }
 

@@ -2,16 +2,22 @@
 
 use super::{REPOSITORY, metadata_key, repository_key};
 use crate::SeededEnv;
+use serde_bytes::ByteArray;
 use stillpoint_archive::entry::{
     Content, ContentItem, ContentSchema, Entry, EntryKind, ManifestSchema,
 };
 use stillpoint_store::backend::{MemoryBackend, read_whole};
-use stillpoint_store::crypto::{KeyRing, RecordContext, RecordKind};
-use stillpoint_store::id::{SlotId, TransactionId};
+use stillpoint_store::catalogue::{
+    ForgottenEntry, Key, LostEntry, PackEntry, SnapshotEntry, Tombstone, VerifiedEntry,
+    encode_value,
+};
+use stillpoint_store::crypto::{Generation, KeyRing, RecordContext, RecordKind};
+use stillpoint_store::id::{GroupId, ParityId, SlotId, TransactionId};
 use stillpoint_store::limits::PACK_BYTES_MAX;
 use stillpoint_store::pack::{
     FrameChunk, Level, PackBuilder, PackEnd, PackOptions, compress_frame,
 };
+use stillpoint_store::parity::{ParityEntry, ParityObjects};
 use stillpoint_store::record::config::{ChunkSizes, Config, Sizes};
 use stillpoint_store::record::head::Head;
 use stillpoint_store::record::slot::{KdfCost, KeySlot, NewSlot, Secret};
@@ -29,7 +35,6 @@ pub(super) const SLOT: SlotId = SlotId::from_bytes([4; SlotId::LEN]);
 pub(super) const SNAPSHOT: SnapshotId = SnapshotId::from_bytes([11; SnapshotId::LEN]);
 
 const CHECKSUM_LEN: usize = 32;
-const PARITY_TRAILER_LEN: usize = 16;
 
 /// One committed input: target, file name, bytes.
 pub type Seed = (&'static str, &'static str, Vec<u8>);
@@ -45,29 +50,12 @@ pub fn seeds() -> Vec<Seed> {
         ("slot", "seed-rotated", slot(&Secret::key_file(&[1; 64]), 2)),
         ("head", "seed-first", head()),
         ("snapshot", "seed-usual", snapshot()),
-        ("parity", "seed-two-packs", parity()),
+        ("parity", "seed-one-pack", super::parity::seed()),
     ];
     seeds.extend(entries());
+    seeds.extend(catalogue());
     seeds.extend(nodes());
     seeds
-}
-
-/// The parity object of FORMAT.md, which its own test makes with the writer.
-fn parity() -> Vec<u8> {
-    let page = include_str!("../../../../FORMAT.md");
-    let block = page.split("```hex parity-object\n").nth(1).expect("the page has the block");
-    let digits: Vec<u8> = block.bytes().take_while(|b| *b != b'`').collect();
-    let digits: Vec<u8> = digits.into_iter().filter(u8::is_ascii_hexdigit).collect();
-    let digit = |d: u8| char::from(d).to_digit(16).and_then(|d| u8::try_from(d).ok()).unwrap_or(0);
-    let mut object: Vec<u8> = digits
-        .chunks_exact(2)
-        .map(|pair| pair.iter().fold(0, |byte, d| byte << 4 | digit(*d)))
-        .collect();
-    let trailer = object.split_off(object.len() - PARITY_TRAILER_LEN);
-    let len = trailer.first_chunk::<4>().map_or(0, |len| u32::from_le_bytes(*len));
-    let len = len - u32::try_from(CHECKSUM_LEN).expect("short");
-    object.truncate(object.len() - CHECKSUM_LEN);
-    [&len.to_le_bytes()[..], &object].concat()
 }
 
 /// A pack with a frame of data and a frame of nodes, and its name.
@@ -138,7 +126,8 @@ fn opened(kind: RecordKind, name: &[u8], sealed: &[u8]) -> Vec<u8> {
     metadata_key().open(&context, sealed).expect("it was sealed with this key")
 }
 
-fn config() -> Vec<u8> {
+/// A configuration without its checksum.
+pub(super) fn config() -> Vec<u8> {
     let sizes = |avg| Sizes { min: avg / 4, avg, max: avg * 4 };
     let chunks = ChunkSizes { general: sizes(65_536), dump: sizes(8192), image: sizes(32_768) };
     let config = Config::new(REPOSITORY, SeededEnv::new(3).now(), chunks, sizes(32_768));
@@ -234,5 +223,49 @@ fn nodes() -> Vec<Seed> {
         ("node", "seed-branch", load(root.id)),
         ("node", "seed-leaf", load(leaf.expect("sixty entries make several leaves"))),
         ("node", "seed-content", load(content.id)),
+    ]
+}
+
+/// One key and its value of every kind that the catalogue has.
+fn catalogue() -> Vec<Seed> {
+    let time = SeededEnv::new(7).now();
+    let (pack, id) = (PackId::from_bytes([15; 16]), SnapshotId::from_bytes([16; 16]));
+    let live = SnapshotEntry {
+        hash: [17; 32],
+        root: root(),
+        committed: time,
+        protected: true,
+        record: Some(id),
+    };
+    let pack_entry = PackEntry {
+        size_bytes: 33_554_432,
+        hash: [18; 32],
+        born: 300,
+        data_chunks: 400,
+        node_chunks: 70_000,
+        generation: Generation(2),
+    };
+    let tombstone = Tombstone { size_bytes: 70_000, condemned: time, seq: 301, born: 300 };
+    let seed = |name, key: Key, value: Vec<u8>| {
+        let key = key.encode();
+        let len = u8::try_from(key.len()).expect("a short key");
+        ("catalogue", name, [&[len][..], &key, &value].concat())
+    };
+    let forgotten = ForgottenEntry { entry: live, forgotten: time, seq: 302 };
+    let chunk = ChunkId::from_bytes([19; 32]);
+    let group = ParityEntry {
+        members: vec![pack],
+        parities: vec![ParityId::from_bytes([21; 16])],
+        announced: time,
+        objects: Some(ParityObjects { size_bytes: 300, hashes: vec![ByteArray::new([22; 32])] }),
+    };
+    vec![
+        seed("seed-pack", Key::Pack(pack), encode_value(&pack_entry)),
+        seed("seed-snapshot", Key::Snapshot(id), encode_value(&live)),
+        seed("seed-forgotten", Key::Forgotten(id), encode_value(&forgotten)),
+        seed("seed-tombstone", Key::Tombstone(pack), encode_value(&tombstone)),
+        seed("seed-lost", Key::Lost(chunk), encode_value(&LostEntry { noticed: time })),
+        seed("seed-parity", Key::Parity(GroupId::from_bytes([20; 16])), encode_value(&group)),
+        seed("seed-verified", Key::Verified(pack), encode_value(&VerifiedEntry { time })),
     ]
 }

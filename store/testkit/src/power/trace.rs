@@ -152,6 +152,7 @@ impl Parser {
                     self.push(Action::SetLen(id, len));
                 }
             }
+            "fallocate" => self.reserved(call),
             "fsync" | "fdatasync" => match self.open.get(&call.descriptor(0)) {
                 Some(Open::File { id, .. }) => self.push(Action::SyncFile(*id)),
                 Some(Open::Folder(path)) => self.push(Action::SyncFolder(path.clone())),
@@ -198,8 +199,6 @@ impl Parser {
                     && is_ours(4)
             }
             "fcntl" => call.argument(1).starts_with("F_DUPFD") && is_ours(0),
-            // It reserves room and changes neither length nor content.
-            "fallocate" => call.argument(1) != "FALLOC_FL_KEEP_SIZE" && is_ours(0),
             "io_uring_setup" => true,
             _ => (0..3).any(|number| is_ours(number) || is_path_ours(number)),
         };
@@ -276,6 +275,21 @@ impl Parser {
         *len = end.max(*len);
         let id = *id;
         self.push(Action::Write(id, place, bytes));
+    }
+
+    /// Room that is set aside reads as zeros; some file systems do not make the file longer.
+    fn reserved(&mut self, call: &Call<'_>) {
+        let Some(Open::File { id, .. }) = self.open.get(&call.descriptor(0)) else { return };
+        let (id, end) = (*id, call.number(2) + call.number(3));
+        match call.argument(1) {
+            "FALLOC_FL_KEEP_SIZE" => {}
+            "0" if end <= self.lengths[id.0] => {}
+            "0" => {
+                self.lengths[id.0] = end;
+                self.push(Action::SetLen(id, end));
+            }
+            _ => panic!("the model does not know {call:?}"),
+        }
     }
 
     fn renamed(&mut self, from: Option<PathBuf>, to: Option<PathBuf>) {

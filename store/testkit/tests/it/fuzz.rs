@@ -2,7 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use stillpoint_testkit::fuzz::{TARGETS, seeds};
+
+/// Edited inputs for each target.
+const EXECUTIONS: u64 = 3000;
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")
@@ -80,5 +84,34 @@ fn near_seeds() {
             }
         }
         assert!(body(&bytes), "{target}/{name} is refused");
+    }
+}
+
+/// Thousands of edited inputs break no property. `STILLPOINT_FUZZ_SECONDS` lets each target run so long instead, with
+/// a seed from `STILLPOINT_FUZZ_SEED`.
+#[test]
+fn mutations() {
+    let number = |variable: &str| -> Option<u64> {
+        std::env::var(variable).ok().map(|text| text.parse().unwrap())
+    };
+    let seconds = number("STILLPOINT_FUZZ_SECONDS").map(Duration::from_secs);
+    let seed = number("STILLPOINT_FUZZ_SEED").unwrap_or(1);
+    for (target, body) in TARGETS {
+        let folder = fs::read_dir(fuzz().join("corpus").join(target)).unwrap();
+        let mut corpus: Vec<_> = folder.map(|file| file.unwrap().path()).collect();
+        corpus.sort();
+        let corpus: Vec<Vec<u8>> = corpus.iter().map(|path| fs::read(path).unwrap()).collect();
+        let begun = Instant::now();
+        let go_on = |executions| match seconds {
+            Some(seconds) => begun.elapsed() < seconds,
+            None => executions < EXECUTIONS,
+        };
+        let done = stillpoint_testkit::fuzz::fuzz(body, &corpus, seed, go_on);
+        let took = begun.elapsed().as_secs_f64();
+        eprintln!(
+            "{target}: {} executions, {} accepted, {took:.1} s",
+            done.executions, done.accepted
+        );
+        assert!(done.accepted > 0, "{target} accepts nothing");
     }
 }

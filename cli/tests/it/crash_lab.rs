@@ -1,4 +1,5 @@
-//! A disk that is recorded while the real binary works on it, and what must hold in every image of a power cut.
+//! A disk on which the real binary works, and what must hold of it after any crash: what was acknowledged restores, a check
+//! is clean, and the next command works without any step by hand.
 
 use crate::strace;
 use crate::support::{Place, content, messages, noise, run, text};
@@ -13,8 +14,8 @@ use stillpoint_store::backend::{Backend, LocalBackend};
 use stillpoint_store::check::CheckOptions;
 use stillpoint_store::record::Secret;
 use stillpoint_store::repository::CreateOptions;
-use stillpoint_store::{Env, OpenOptions, Repository, Snapshot, SystemEnv};
-use stillpoint_testkit::power::{Files, PowerImage, Recording, STRACE_CALLS, parse};
+use stillpoint_store::{Env, Error, OpenOptions, Repository, Snapshot, SystemEnv};
+use stillpoint_testkit::power::{Files, Recording, STRACE_CALLS, parse};
 
 /// Files of a source by their path below it.
 pub type Tree = BTreeMap<PathBuf, Vec<u8>>;
@@ -28,20 +29,22 @@ pub struct Lab {
     pub keys: Vec<PathBuf>,
 }
 
-/// What was true before a command, and what must be true once it has said that it is done.
-#[derive(Clone, Default)]
+/// What is known to be true.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct State {
     /// None: there is no repository yet.
     pub live: Option<BTreeMap<String, Tree>>,
     pub keys: Vec<PathBuf>,
 }
 
-/// A recorded command.
-pub struct Recorded {
-    pub name: &'static str,
-    pub recording: Recording,
+/// What was true before a command, and what must be true once it has said that it is done. Until then anything in
+/// between may be.
+#[derive(Clone, Default)]
+pub struct Expected {
     pub before: State,
     pub after: State,
+    /// The files of a snapshot of which nobody may have been told.
+    pub perhaps: Option<Tree>,
 }
 
 impl Lab {
@@ -50,6 +53,13 @@ impl Lab {
         fs::create_dir(place.path("disk")).unwrap();
         let keys = vec![place.path("key")];
         Self { place, live: BTreeMap::new(), keys }
+    }
+
+    /// With a repository.
+    pub fn with_repository() -> Self {
+        let lab = Self::new();
+        lab.done(&["init"]);
+        lab
     }
 
     /// The command for the disk at `disk`. It works from the root folder: every path that it uses is absolute.
@@ -85,6 +95,21 @@ impl Lab {
         State { live: Some(self.live.clone()), keys: self.keys.clone() }
     }
 
+    /// Runs a command on the disk, which must succeed, and gives what it printed.
+    pub fn done(&self, arguments: &[&str]) -> Vec<serde_json::Value> {
+        let mut command = self.stillpoint(&self.disk(), arguments);
+        messages(&run(command.arg("--json")).with_code(0).stdout)
+    }
+
+    /// Takes a snapshot of these files; gives its id.
+    pub fn take(&mut self, files: &[(&str, u64, usize)]) -> String {
+        let tree = self.fill_source(files);
+        let said = self.done(&["snapshot", &self.source()]);
+        let id = text(said.last().unwrap(), "snapshot_id");
+        self.live.insert(id.clone(), tree);
+        id
+    }
+
     /// Runs a command below strace; gives what it printed and what it did to the disk.
     pub fn record(&self, arguments: &[&str]) -> (Vec<serde_json::Value>, Recording) {
         let (disk, trace) = (self.disk(), self.place.path("trace"));
@@ -100,19 +125,28 @@ impl Lab {
         (said, recording)
     }
 
-    /// Where an image is laid out.
-    pub fn lay_out(&self, image: &PowerImage) -> PathBuf {
+    /// Lays out a disk beside the lab's own.
+    pub fn lay_out(&self, files: &Files) -> PathBuf {
         let at = self.place.path("image");
         if at.exists() {
             fs::remove_dir_all(&at).unwrap();
         }
-        image.files.store(&at).unwrap();
+        files.store(&at).unwrap();
         at
     }
 }
 
+/// The message that says that a command is done. A last line that was cut short does not count.
+pub fn last_word(stdout: &str) -> Option<serde_json::Value> {
+    let (complete, _) = stdout.rsplit_once('\n')?;
+    let last: serde_json::Value = serde_json::from_str(complete.lines().last()?).unwrap();
+    let done = ["summary", "initialized", "key_added", "key_rotated"];
+    let is_done = done.iter().any(|word| last["message_type"] == *word);
+    is_done.then_some(last)
+}
+
 /// The library's view of a repository, without any cache.
-pub fn open(repository: &Path, key: &Path) -> Result<Arc<Repository>, stillpoint_store::Error> {
+pub fn open(repository: &Path, key: &Path) -> Result<Arc<Repository>, Error> {
     let backend: Arc<dyn Backend> = Arc::new(LocalBackend::new(repository));
     let env: Arc<dyn Env> = Arc::new(SystemEnv);
     let secret = Secret::key_file(&fs::read(key).expect("the key file is there"));
@@ -120,7 +154,7 @@ pub fn open(repository: &Path, key: &Path) -> Result<Arc<Repository>, stillpoint
 }
 
 /// A new repository where an earlier attempt was cut short.
-fn create(repository: &Path, key: &Path) -> Result<Arc<Repository>, stillpoint_store::Error> {
+fn create(repository: &Path, key: &Path) -> Result<Arc<Repository>, Error> {
     let backend: Arc<dyn Backend> = Arc::new(LocalBackend::new(repository));
     let env: Arc<dyn Env> = Arc::new(SystemEnv);
     let secret = Secret::key_file(&fs::read(key).expect("the key file is there"));
@@ -134,7 +168,7 @@ pub fn read_back(
     snapshot: &Snapshot,
     source: &Path,
 ) -> Result<Tree, String> {
-    let told = |error: stillpoint_store::Error| error.to_string();
+    let told = |error: Error| error.to_string();
     let reader = repository.reader().map_err(told)?;
     let key = root_key(source).map_err(told)?;
     let mut tree = Tree::new();
@@ -152,34 +186,23 @@ pub fn read_back(
     Ok(tree)
 }
 
-/// What must hold in every image, through the library: opens, everything acknowledged is there and the same, a full check
-/// finds nothing, a new snapshot can be taken and read back.
+/// What must hold, through the library: it opens, everything acknowledged is there and the same, a full check finds
+/// nothing, a new snapshot can be taken and read back. Gives the snapshots that were there before the new one.
 pub fn verify(
     disk: &Path,
     source: &Path,
-    recorded: &Recorded,
+    expected: &Expected,
     was_said: bool,
-) -> Result<(), String> {
-    let told = |error: stillpoint_store::Error| error.to_string();
+) -> Result<BTreeMap<String, Tree>, String> {
+    let told = |error: Error| error.to_string();
     let repository = disk.join("repository");
-    let repository = match working_key(&repository, recorded, was_said)? {
+    let repository = match working_key(&repository, expected, was_said)? {
         Some(key) => open(&repository, &key).map_err(told)?,
-        None => create(&repository, &recorded.after.keys[0]).map_err(told)?,
+        None => create(&repository, &expected.after.keys[0]).map_err(told)?,
     };
-    let listed = repository.snapshots().map_err(told)?;
-    verify_list(recorded, was_said, listed.iter().map(|snapshot| snapshot.id.to_string()))?;
-    for snapshot in &listed {
-        let tree = read_back(&repository, snapshot, source)?;
-        let id = snapshot.id.to_string();
-        let known = [&recorded.before, &recorded.after];
-        let known = known.iter().find_map(|state| state.live.as_ref()?.get(&id));
-        if known.is_some_and(|known| *known != tree) {
-            return Err(format!("snapshot {id} restores to something else"));
-        }
-    }
+    let found = verify_snapshots(&repository, source, expected, was_said)?;
     let whole = || -> Result<(), String> {
-        let options = CheckOptions { read_data: true, ..CheckOptions::default() };
-        let report = repository.check(options, &|_, _| {}).map_err(told)?;
+        let report = repository.check(CheckOptions::read_all(), &|_, _| {}).map_err(told)?;
         match report.findings.first() {
             None => Ok(()),
             Some(finding) => Err(format!("the check finds {finding:?}")),
@@ -194,71 +217,92 @@ pub fn verify(
     if read_back(&repository, &snapshot, source)? != now {
         return Err("a new snapshot restores to something else".into());
     }
-    whole()
+    repository.forget(&[snapshot.id]).map_err(told)?;
+    whole()?;
+    Ok(found)
 }
 
-/// Everything that must be listed is, and nothing that must not be.
-fn verify_list(
-    recorded: &Recorded,
+/// Everything that must be listed is, nothing is that must not be, and all of it restores to what it was.
+fn verify_snapshots(
+    repository: &Arc<Repository>,
+    source: &Path,
+    expected: &Expected,
     was_said: bool,
-    listed: impl Iterator<Item = String>,
-) -> Result<(), String> {
-    let listed: BTreeSet<String> = listed.collect();
-    let ids = |state: &State| -> BTreeSet<String> {
-        state.live.iter().flat_map(BTreeMap::keys).cloned().collect()
-    };
-    let (before, after) = (ids(&recorded.before), ids(&recorded.after));
-    let (must, may): (BTreeSet<_>, BTreeSet<_>) = match was_said {
-        true => (after.clone(), after),
-        // A snapshot that nobody was told of may be there, too, and whole.
-        false => (&before & &after, &before | &after),
-    };
-    if let Some(lost) = must.difference(&listed).next() {
-        return Err(format!("snapshot {lost} is lost"));
+) -> Result<BTreeMap<String, Tree>, String> {
+    let no_snapshots = BTreeMap::new();
+    let before = expected.before.live.as_ref().unwrap_or(&no_snapshots);
+    let after = expected.after.live.as_ref().unwrap_or(&no_snapshots);
+    let mut found = BTreeMap::new();
+    for snapshot in repository.snapshots().map_err(|error| error.to_string())? {
+        let id = snapshot.id.to_string();
+        let known = match was_said {
+            true => after.get(&id),
+            false => before.get(&id).or(after.get(&id)).or(expected.perhaps.as_ref()),
+        };
+        let Some(known) = known else { return Err(format!("snapshot {id} came back")) };
+        let tree = read_back(repository, &snapshot, source)?;
+        if tree != *known {
+            return Err(format!("snapshot {id} restores to something else"));
+        }
+        found.insert(id, tree);
     }
-    match listed.difference(&may).next() {
-        Some(more) => Err(format!("snapshot {more} came back")),
-        None => Ok(()),
+    let must: Vec<&String> = match was_said {
+        true => after.keys().collect(),
+        false => before.keys().filter(|id| after.contains_key(*id)).collect(),
+    };
+    match must.into_iter().find(|id| !found.contains_key(*id)) {
+        Some(lost) => Err(format!("snapshot {lost} is lost")),
+        None => Ok(found),
     }
 }
 
-/// A key that opens the repository in this image; None where there is no repository yet, and none was promised.
+/// The keys that open the repository now.
+///
+/// # Panics
+/// When it cannot be opened for another reason than a wrong key or its absence.
+pub fn working_keys(repository: &Path, expected: &Expected) -> Vec<PathBuf> {
+    find_keys(repository, expected).unwrap().unwrap_or_default()
+}
+
+/// The keys that open the repository, in the order of the expected ones; None where there is no repository.
+fn find_keys(repository: &Path, expected: &Expected) -> Result<Option<Vec<PathBuf>>, String> {
+    let mut working = Vec::new();
+    for key in expected.before.keys.iter().chain(&expected.after.keys) {
+        match open(repository, key) {
+            Ok(_) if working.contains(key) => {}
+            Ok(_) => working.push(key.clone()),
+            Err(Error::WrongSecret | Error::StaleSecret { .. }) => {}
+            Err(Error::NoRepository { .. }) => return Ok(None),
+            Err(error) => return Err(format!("it does not open: {error}")),
+        }
+    }
+    Ok(Some(working))
+}
+
+/// A key that opens the repository; None where there is no repository yet, and none was promised.
 fn working_key(
     repository: &Path,
-    recorded: &Recorded,
+    expected: &Expected,
     was_said: bool,
 ) -> Result<Option<PathBuf>, String> {
-    let may_be_absent = !was_said && recorded.before.live.is_none();
-    let opens = |key: &&PathBuf| match open(repository, key) {
-        Ok(_) => Ok(true),
-        Err(stillpoint_store::Error::WrongSecret) => Ok(false),
-        Err(error) => Err(error),
-    };
-    let both = recorded.before.keys.iter().chain(&recorded.after.keys);
-    let mut working = BTreeSet::new();
-    for key in both {
-        match opens(&key) {
-            Ok(true) => working.insert(key.clone()),
-            Ok(false) => continue,
-            Err(stillpoint_store::Error::NoRepository { .. }) if may_be_absent => return Ok(None),
-            Err(error) => return Err(format!("it does not open: {error}")),
+    let Some(working) = find_keys(repository, expected)? else {
+        return match was_said || expected.before.live.is_some() {
+            true => Err("the repository is gone".into()),
+            false => Ok(None),
         };
+    };
+    let sorted = |keys: &[PathBuf]| keys.iter().cloned().collect::<BTreeSet<_>>();
+    if was_said && sorted(&working) != sorted(&expected.after.keys) {
+        return Err(format!("{working:?} open it, not {:?}", expected.after.keys));
     }
-    let after: BTreeSet<PathBuf> = recorded.after.keys.iter().cloned().collect();
-    if was_said && working != after {
-        return Err(format!("{working:?} open it, not {after:?}"));
-    }
-    match working.pop_last() {
-        Some(key) => Ok(Some(key)),
-        None => Err("no key opens it".into()),
-    }
+    working.last().cloned().map(Some).ok_or_else(|| "no key opens it".into())
 }
 
-/// What must hold in an image for the command itself, with the cache that the power cut left: no step by hand, a snapshot,
-/// a clean check, and no false alarm.
-pub fn verify_command(lab: &Lab, disk: &Path, recorded: &Recorded, was_said: bool) {
+/// What must hold for the command itself, with the cache that the crash left: no step by hand, a snapshot, a clean check,
+/// and no false alarm.
+pub fn verify_command(lab: &Lab, disk: &Path, expected: &Expected, was_said: bool) {
     let repository = disk.join("repository");
-    let key = working_key(&repository, recorded, was_said).unwrap();
+    let key = working_key(&repository, expected, was_said).unwrap();
     let stillpoint = |arguments: &[&str]| {
         let mut command = lab.stillpoint(disk, arguments);
         command.env("STILLPOINT_KEY_FILE", key.as_ref().unwrap_or(&lab.place.path("key")));
