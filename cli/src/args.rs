@@ -169,6 +169,8 @@ pub enum Command {
     Protect(commands::protect::ProtectArgs),
     /// Let protected snapshots be forgotten again
     Unprotect(commands::protect::ProtectArgs),
+    /// Copy snapshots from another repository into this one
+    Copy(Box<commands::copy::CopyArgs>),
     /// Remove data that no snapshot needs any more
     Prune(commands::prune::PruneArgs),
     /// Add, show or give up parity, which heals lost and damaged packs
@@ -194,6 +196,7 @@ impl Command {
         match self {
             Self::Snapshot(_) | Self::Restore(_) | Self::Check(_) => true,
             Self::Forget(_) | Self::Prune(_) | Self::Parity(_) | Self::Repair(_) => true,
+            Self::Copy(_) => true,
             Self::Dump(args) => args.writes_a_file(),
             _ => false,
         }

@@ -1,15 +1,15 @@
 //! What every command works with: output, cancellation, and the repository that the command line names.
 
 use crate::args::GlobalArgs;
-use crate::failure;
+use crate::failure::{self, in_source};
 use crate::host;
-use crate::location;
+use crate::location::{self, Side};
 use crate::output::Output;
 use crate::secret::{self, Purpose};
 use crate::signals::Cancel;
 use anyhow::Result;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use stillpoint_store::backend::{Backend, LocalBackend};
 use stillpoint_store::record::Secret;
 use stillpoint_store::repository::{CreateOptions, OpenOptions, OpenedIndex, Repository};
@@ -23,13 +23,13 @@ pub struct Context {
     pub cancel: Cancel,
     global: GlobalArgs,
     env: Arc<dyn Env>,
-    opened: OnceLock<Arc<Repository>>,
+    opened: Mutex<Vec<Arc<Repository>>>,
 }
 
 impl Context {
     /// The context of this process.
     pub fn new(global: GlobalArgs, output: Arc<Output>, cancel: Cancel) -> Self {
-        Self { output, cancel, global, env: Arc::new(SystemEnv), opened: OnceLock::new() }
+        Self { output, cancel, global, env: Arc::new(SystemEnv), opened: Mutex::default() }
     }
 
     /// The clock and the random generator.
@@ -47,16 +47,40 @@ impl Context {
 
     /// As [`Self::open`], with the secret that opened it: it cannot be read from its source again.
     pub fn open_with_secret(&self) -> Result<(Arc<Repository>, Secret)> {
-        let backend = self.backend()?;
-        // Asking for a passphrase makes no sense where there is nothing to open.
+        let backend = self.existing(&self.global, Side::Own)?;
+        let secret = self.secret(&self.global, Side::Own, Purpose::Open)?;
+        Ok((self.open_with(backend, &secret)?, secret))
+    }
+
+    /// Opens the repository that `from` names, and the one that the command line names.
+    ///
+    /// # Errors
+    /// As [`Self::open`], for each of the two.
+    pub fn open_both(&self, from: &GlobalArgs) -> Result<(Arc<Repository>, Arc<Repository>)> {
+        let there = self.existing(&self.global, Side::Own)?;
+        let source = self.existing(from, Side::Source).map_err(in_source)?;
+        // Both secrets first: they may come from the environment, and opening may start threads.
+        let secret = self.secret(&self.global, Side::Own, Purpose::Open)?;
+        let from_secret = self.secret(from, Side::Source, Purpose::OpenSource)?;
+        let source = self.open_with(source, &from_secret).map_err(in_source)?;
+        Ok((source, self.open_with(there, &secret)?))
+    }
+
+    /// Asking for a passphrase makes no sense where there is nothing to open.
+    fn existing(&self, args: &GlobalArgs, side: Side) -> Result<Arc<dyn Backend>> {
+        let backend = LocalBackend::new(location::repository(args, side)?);
         if backend.size_bytes(&stillpoint_store::ObjectName::Config)?.is_none() {
-            let location = backend.location();
-            return Err(stillpoint_store::Error::NoRepository { location }.into());
+            return Err(Error::NoRepository { location: backend.location() }.into());
         }
-        let secret = self.secret(Purpose::Open)?;
+        Ok(Arc::new(backend))
+    }
+
+    fn open_with(&self, backend: Arc<dyn Backend>, secret: &Secret) -> Result<Arc<Repository>> {
         let options = self.open_options();
-        let repository = Repository::open(backend, Arc::clone(&self.env), &secret, options)?;
-        Ok((Arc::clone(self.opened.get_or_init(|| repository)), secret))
+        let repository = Repository::open(backend, Arc::clone(&self.env), secret, options)?;
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.push(Arc::clone(&repository));
+        Ok(repository)
     }
 
     /// Creates a repository at the place that the command line names.
@@ -69,7 +93,7 @@ impl Context {
             let location = backend.location();
             return Err(stillpoint_store::Error::AlreadyExists { location }.into());
         }
-        let secret = self.secret(Purpose::Choose)?;
+        let secret = self.secret(&self.global, Side::Own, Purpose::Choose)?;
         let create = CreateOptions { label: host::user_at_host(), ..CreateOptions::default() };
         let env = Arc::clone(&self.env);
         Ok(Repository::create(backend, env, &secret, &create, self.open_options())?)
@@ -77,7 +101,8 @@ impl Context {
 
     /// Tells what the repository has to say once: an index that was rebuilt, a roll-back that was noticed.
     pub fn tell_notices(&self) {
-        if let Some(repository) = self.opened.get() {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        for repository in opened.iter() {
             repository.notices().iter().for_each(|notice| self.output.notice(notice));
         }
     }
@@ -92,15 +117,15 @@ impl Context {
     /// # Errors
     /// As [`location::repository`].
     pub fn repository_dir(&self) -> Result<PathBuf> {
-        location::repository(&self.global)
+        location::repository(&self.global, Side::Own)
     }
 
     fn backend(&self) -> Result<Arc<dyn Backend>> {
         Ok(Arc::new(LocalBackend::new(self.repository_dir()?)))
     }
 
-    fn secret(&self, purpose: Purpose) -> Result<Secret> {
-        let source = secret::source(&self.global.secret)?;
+    fn secret(&self, args: &GlobalArgs, side: Side, purpose: Purpose) -> Result<Secret> {
+        let source = secret::source(&args.secret, side)?;
         secret::read(&source, purpose, &mut |warning| self.output.warn(warning))
     }
 

@@ -30,6 +30,35 @@ impl Problem {
     }
 }
 
+/// As the error says it, of the repository that `copy` reads: hints name its own flags.
+pub fn in_source(error: anyhow::Error) -> anyhow::Error {
+    let hint = match error.downcast_ref::<Error>() {
+        Some(Error::WrongSecret) => {
+            "check the secret of the repository to copy from (--from-password-file, --from-key-file, $STILLPOINT_FROM_PASSWORD)"
+        }
+        Some(Error::NoRepository { .. }) => "check the place to copy from (--from-repo)",
+        _ => return error.context("opening the repository to copy from"),
+    };
+    let Failure { message, code, .. } = explain(&error);
+    let message = format!("opening the repository to copy from: {message}");
+    Problem { message, hint: Some(hint.into()), code }.into()
+}
+
+/// As the error says it; but a copy that was interrupted has its own way on.
+pub fn in_copy<T>(result: Result<T, Error>) -> anyhow::Result<T> {
+    result.map_err(|error| match error {
+        Error::Cancelled => Problem {
+            message: error.to_string(),
+            hint: Some(
+                "what was copied stays: run the command again, it goes on with the rest".into(),
+            ),
+            code: exit::INTERRUPTED,
+        }
+        .into(),
+        other => other.into(),
+    })
+}
+
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)

@@ -7,8 +7,6 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-const REPOSITORY: &str = "STILLPOINT_REPOSITORY";
-const REPOSITORY_FILE: &str = "STILLPOINT_REPOSITORY_FILE";
 const CACHE_DIR: &str = "STILLPOINT_CACHE_DIR";
 /// Longest file that is read for the repository's place, bytes.
 const REPOSITORY_FILE_BYTES_MAX: u64 = 64 << 10;
@@ -16,24 +14,61 @@ const REPOSITORY_FILE_BYTES_MAX: u64 = 64 << 10;
 const REMOTE: [&str; 10] =
     ["sftp:", "rest:", "s3:", "b2:", "azure:", "gs:", "swift:", "rclone:", "http:", "https:"];
 
+/// Which of two repositories flags and variables are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The one that the command works on.
+    Own,
+    /// The one that `copy` reads.
+    Source,
+}
+
+impl Side {
+    /// The name of an environment variable, from its end.
+    pub fn variable(self, end: &str) -> String {
+        match self {
+            Self::Own => format!("STILLPOINT_{end}"),
+            Self::Source => format!("STILLPOINT_FROM_{end}"),
+        }
+    }
+
+    /// The spelling of a flag.
+    pub fn flag(self, own: &'static str, source: &'static str) -> &'static str {
+        match self {
+            Self::Own => own,
+            Self::Source => source,
+        }
+    }
+}
+
 /// The directory that holds the repository. A flag beats the environment.
 ///
 /// # Errors
 /// A usage problem when none, or two, are named, or when it is not a directory on this machine.
-pub fn repository(args: &GlobalArgs) -> Result<PathBuf> {
+pub fn repository(args: &GlobalArgs, side: Side) -> Result<PathBuf> {
+    let (place_variable, file_variable) =
+        (side.variable("REPOSITORY"), side.variable("REPOSITORY_FILE"));
     let (place, file) = match (&args.repo, &args.repository_file) {
-        (Some(_), Some(_)) => return Err(both("-r and --repository-file")),
-        (None, None) => (path_variable(REPOSITORY), path_variable(REPOSITORY_FILE)),
+        (Some(_), Some(_)) => {
+            return Err(both(
+                side.flag("-r and --repository-file", "--from-repo and --from-repository-file"),
+            ));
+        }
+        (None, None) => (path_variable(&place_variable), path_variable(&file_variable)),
         given => (given.0.clone(), given.1.clone()),
     };
     let place = match (place, file) {
-        (Some(_), Some(_)) => return Err(both("$STILLPOINT_REPOSITORY and _REPOSITORY_FILE")),
+        (Some(_), Some(_)) => return Err(both(&format!("${place_variable} and _REPOSITORY_FILE"))),
         (Some(place), None) => place,
         (None, Some(file)) => first_line(&file)?,
         (None, None) => {
+            let flag = side.flag("-r", "--from-repo");
             return Err(Problem::usage(
-                "which repository? none is named",
-                "use -r PLACE or set $STILLPOINT_REPOSITORY",
+                side.flag(
+                    "which repository? none is named",
+                    "which repository to copy from? none is named",
+                ),
+                format!("use {flag} PLACE or set ${place_variable}"),
             ));
         }
     };
@@ -110,6 +145,6 @@ mod tests {
             repository_file: Some("b".into()),
             ..GlobalArgs::default()
         };
-        assert_eq!(crate::failure::explain(&repository(&args).unwrap_err()).code, 2);
+        assert_eq!(crate::failure::explain(&repository(&args, Side::Own).unwrap_err()).code, 2);
     }
 }

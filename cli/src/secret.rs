@@ -3,6 +3,7 @@
 
 use crate::args::SecretArgs;
 use crate::failure::Problem;
+use crate::location::Side;
 use anyhow::{Context as _, Result};
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -17,11 +18,6 @@ use zeroize::{Zeroize as _, Zeroizing};
 /// Longest secret that is read, bytes.
 const SECRET_BYTES_MAX: usize = 1 << 20;
 
-/// The environment variables, in the spelling that restic's users know.
-const PASSWORD: &str = "STILLPOINT_PASSWORD";
-const PASSWORD_FILE: &str = "STILLPOINT_PASSWORD_FILE";
-const PASSWORD_COMMAND: &str = "STILLPOINT_PASSWORD_COMMAND";
-const KEY_FILE: &str = "STILLPOINT_KEY_FILE";
 /// What a key file is called in messages.
 const KEY: &str = "the key file";
 
@@ -34,42 +30,48 @@ pub enum SecretSource {
     PasswordCommand(String),
     /// The first line read from an inherited descriptor.
     PasswordDescriptor(i32),
-    /// The environment.
-    Environment,
+    /// This environment variable.
+    Environment(String),
     /// The whole content of a file.
     KeyFile(PathBuf),
     /// Ask the person at the terminal.
     Terminal,
 }
 
-/// Decides where the repository's secret comes from. Any flag beats the environment.
+/// Decides where the repository's secret comes from. Any flag beats the environment, whose variables are spelt as
+/// restic's users know them.
 ///
 /// # Errors
 /// A usage problem when several flags, or several variables, name different sources.
-pub fn source(args: &SecretArgs) -> Result<SecretSource> {
+pub fn source(args: &SecretArgs, side: Side) -> Result<SecretSource> {
     let by_flag = [
         args.password_file.clone().map(SecretSource::PasswordFile),
         args.password_command.clone().map(SecretSource::PasswordCommand),
         args.password_fd.map(SecretSource::PasswordDescriptor),
         args.key_file.clone().map(SecretSource::KeyFile),
     ];
-    if let Some(found) =
-        only_one(by_flag, "flags", "-p, --password-command, --password-fd or --key-file")?
-    {
+    let names = side.flag(
+        "-p, --password-command, --password-fd or --key-file",
+        "--from-password-file, --from-password-command, --from-password-fd or --from-key-file",
+    );
+    if let Some(found) = only_one(by_flag, "flags", names)? {
         return Ok(found);
     }
+    let named = side.variable("PASSWORD");
     let by_environment = [
-        variable(PASSWORD_FILE).map(|value| SecretSource::PasswordFile(value.into())),
-        variable(PASSWORD_COMMAND)
+        variable(&side.variable("PASSWORD_FILE"))
+            .map(|value| SecretSource::PasswordFile(value.into())),
+        variable(&side.variable("PASSWORD_COMMAND"))
             .map(|value| SecretSource::PasswordCommand(value.to_string_lossy().into_owned())),
-        variable(PASSWORD).map(|value| {
+        variable(&named).map(|value| {
             value.into_vec().zeroize();
-            SecretSource::Environment
+            SecretSource::Environment(named.clone())
         }),
-        variable(KEY_FILE).map(|value| SecretSource::KeyFile(value.into())),
+        variable(&side.variable("KEY_FILE")).map(|value| SecretSource::KeyFile(value.into())),
     ];
-    let names = "$STILLPOINT_PASSWORD, _PASSWORD_FILE, _PASSWORD_COMMAND or $STILLPOINT_KEY_FILE";
-    Ok(only_one(by_environment, "environment variables", names)?.unwrap_or(SecretSource::Terminal))
+    let key_file = side.variable("KEY_FILE");
+    let names = format!("${named}, _PASSWORD_FILE, _PASSWORD_COMMAND or ${key_file}");
+    Ok(only_one(by_environment, "environment variables", &names)?.unwrap_or(SecretSource::Terminal))
 }
 
 /// Where the new secret of `key add` and `key passwd` comes from; None when no flag names it.
@@ -112,6 +114,8 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
 pub enum Purpose {
     /// To open a repository.
     Open,
+    /// To open the repository that `copy` reads.
+    OpenSource,
     /// To create a repository or a key slot.
     Choose,
 }
@@ -138,7 +142,7 @@ pub fn read(
         }
         SecretSource::PasswordCommand(command) => first_line(run(command)?)?,
         SecretSource::PasswordDescriptor(number) => first_line(read_descriptor(*number)?)?,
-        SecretSource::Environment => from_environment()?,
+        SecretSource::Environment(name) => from_environment(name)?,
         SecretSource::Terminal => ask(purpose)?,
     };
     if passphrase.is_empty() {
@@ -158,13 +162,12 @@ fn empty_key_file(path: &Path) -> anyhow::Error {
 }
 
 /// Takes the passphrase out of the environment, so that commands that are run do not inherit it.
-fn from_environment() -> Result<Zeroizing<String>> {
-    let bytes = Zeroizing::new(variable(PASSWORD).unwrap_or_default().into_vec());
-    let text = std::str::from_utf8(&bytes).map_err(|_| {
-        Problem::usage(format!("${PASSWORD} is not UTF-8"), "use --key-file instead")
-    })?;
+fn from_environment(name: &str) -> Result<Zeroizing<String>> {
+    let bytes = Zeroizing::new(variable(name).unwrap_or_default().into_vec());
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| Problem::usage(format!("${name} is not UTF-8"), "use a key file instead"))?;
     // SAFETY: the secret is read before any thread is started.
-    unsafe { std::env::remove_var(PASSWORD) };
+    unsafe { std::env::remove_var(name) };
     Ok(Zeroizing::new(text.to_owned()))
 }
 
@@ -283,7 +286,12 @@ fn ask(purpose: Purpose) -> Result<Zeroizing<String>> {
     let nobody = || {
         Problem::usage(
             "no passphrase given, and there is no terminal to ask at",
-            "use -p FILE, --password-command, --key-file or $STILLPOINT_PASSWORD",
+            match purpose {
+                Purpose::OpenSource => {
+                    "use --from-password-file, --from-password-command, --from-key-file or $STILLPOINT_FROM_PASSWORD"
+                }
+                _ => "use -p FILE, --password-command, --key-file or $STILLPOINT_PASSWORD",
+            },
         )
     };
     if !io::stderr().is_terminal() && !io::stdin().is_terminal() {
@@ -296,8 +304,10 @@ fn ask(purpose: Purpose) -> Result<Zeroizing<String>> {
         }
         Err(_) => Err(nobody()),
     };
-    if purpose == Purpose::Open {
-        return prompt("passphrase for the repository: ");
+    match purpose {
+        Purpose::Open => return prompt("passphrase for the repository: "),
+        Purpose::OpenSource => return prompt("passphrase for the repository to copy from: "),
+        Purpose::Choose => {}
     }
     let first = prompt("choose a passphrase: ")?;
     let second = prompt("the same again: ")?;
@@ -377,8 +387,8 @@ mod tests {
             key_file: Some("b".into()),
             ..SecretArgs::default()
         };
-        assert_eq!(crate::failure::explain(&source(&args).unwrap_err()).code, 2);
+        assert_eq!(crate::failure::explain(&source(&args, Side::Own).unwrap_err()).code, 2);
         let one = SecretArgs { password_fd: Some(3), ..SecretArgs::default() };
-        assert_eq!(source(&one).unwrap(), SecretSource::PasswordDescriptor(3));
+        assert_eq!(source(&one, Side::Own).unwrap(), SecretSource::PasswordDescriptor(3));
     }
 }

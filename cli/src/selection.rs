@@ -79,10 +79,19 @@ pub struct SnapshotJson<'a> {
     committed: String,
     protected: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    original: Option<OriginalJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     forgotten: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     recoverable_until: Option<String>,
     summary: SummaryJson,
+}
+
+/// What a snapshot is a copy of.
+#[derive(Debug, Serialize)]
+struct OriginalJson {
+    repository: String,
+    snapshot: String,
 }
 
 impl<'a> SnapshotJson<'a> {
@@ -108,6 +117,10 @@ impl<'a> SnapshotJson<'a> {
             program_version: &record.program,
             committed: json::moment(snapshot.committed),
             protected: snapshot.protected,
+            original: record.original.map(|original| OriginalJson {
+                repository: original.repository.to_string(),
+                snapshot: original.snapshot.to_string(),
+            }),
             forgotten: None,
             recoverable_until: None,
             summary: SummaryJson::new(&record.summary),

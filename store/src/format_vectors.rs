@@ -16,7 +16,7 @@ use crate::id::{ChunkKind, DomainId, ObjectName, PackId, RepositoryId, SlotId, S
 use crate::pack::*;
 use crate::record::config::{ChunkSizes, Config, Sizes, UncheckedConfig};
 use crate::record::slot::{KdfCost, KeySlot, NewSlot, Secret, unlock};
-use crate::record::{Head, SnapshotRecord, to_cbor};
+use crate::record::{Head, Original, SnapshotRecord, to_cbor};
 use crate::tree::memory::MemoryNodes;
 use crate::tree::{Builder, Root, Schema, Tree, TreeParams};
 use std::fmt::Write;
@@ -314,6 +314,13 @@ fn heads_and_snapshots() {
         RecordContext { repository: REPOSITORY, kind: RecordKind::Snapshot, name: id.as_bytes() };
     let sealed = metadata.seal(&context, &vector("snapshot"), &env);
     assert_eq!(SnapshotRecord::open(&sealed, id, REPOSITORY, &metadata).unwrap(), record);
+
+    let mut copied = SnapshotRecord::new(TIME, some_root());
+    let repository = RepositoryId::from_bytes([0xaa; 16]);
+    copied.original = Some(Original { repository, snapshot: SnapshotId::from_bytes([0xbb; 16]) });
+    check("snapshot-copied", &to_cbor(&copied));
+    let sealed = metadata.seal(&context, &vector("snapshot-copied"), &env);
+    assert_eq!(SnapshotRecord::open(&sealed, id, REPOSITORY, &metadata).unwrap(), copied);
 }
 
 /// A schema whose entries mean nothing.

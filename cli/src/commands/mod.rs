@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod completions;
+pub mod copy;
 pub mod diff;
 pub mod dump;
 pub mod find;
@@ -45,6 +46,7 @@ pub fn run(context: &Context, command: Command) -> Result<Outcome> {
         Command::Undelete(args) => undelete::run(context, &args),
         Command::Protect(args) => protect::run(context, &args, true),
         Command::Unprotect(args) => protect::run(context, &args, false),
+        Command::Copy(args) => copy::run(context, &args),
         Command::Prune(args) => prune::run(context, &args),
         Command::Parity(args) => parity::run(context, &args),
         Command::Repair(args) => repair::run(context, &args),

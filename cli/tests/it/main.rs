@@ -5,6 +5,7 @@
 mod codes;
 mod commands;
 mod concurrent;
+mod copy;
 mod crash_lab;
 mod faults;
 mod index;

@@ -6,6 +6,7 @@
 pub mod backup;
 mod change;
 mod content;
+pub mod copy;
 pub mod damage;
 pub mod diff;
 pub mod dump;

@@ -15,9 +15,11 @@ mod profile;
 mod reading;
 mod window;
 
+pub(crate) use content::ContentList;
 pub use emit::PROBLEMS_LISTED_MAX;
 pub(crate) use emit::{Built, Sinks};
-pub(crate) use profile::Chunkers;
+pub(crate) use job::Piece;
+pub(crate) use profile::{Chunkers, HEAD_BYTES, by_name};
 pub(crate) use reading::Readers;
 
 use crate::change::Verdict;

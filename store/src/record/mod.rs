@@ -13,7 +13,7 @@ pub mod snapshot;
 pub use config::{ChunkSizes, Config, Sizes, UncheckedConfig};
 pub use head::Head;
 pub use slot::{KdfCost, KeySlot, NewSlot, Secret, SlotKind};
-pub use snapshot::{SnapshotRecord, Summary};
+pub use snapshot::{Original, SnapshotRecord, Summary};
 
 #[cfg(test)]
 mod tests;

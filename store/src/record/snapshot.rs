@@ -53,6 +53,18 @@ pub struct SnapshotRecord {
     /// The snapshot that it belongs to, where the record lies under another name because it was sealed anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotId>,
+    /// What it is a copy of, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<Original>,
+}
+
+/// The snapshot that was first taken, wherever copies of it lie; copies of copies name the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Original {
+    /// The repository that it was taken into.
+    pub repository: RepositoryId,
+    /// Its name there.
+    pub snapshot: SnapshotId,
 }
 
 /// Figures of one backup run.
@@ -108,6 +120,7 @@ impl SnapshotRecord {
             program: String::new(),
             summary: Summary::default(),
             snapshot: None,
+            original: None,
         }
     }
 

@@ -5,9 +5,9 @@ use crate::backend;
 use crate::catalogue::SnapshotEntry;
 use crate::env::Timestamp;
 use crate::error::{Error, Result};
-use crate::id::{ObjectName, SnapshotId};
+use crate::id::{ObjectName, RepositoryId, SnapshotId};
 use crate::limits::RECORD_BYTES_MAX;
-use crate::record::SnapshotRecord;
+use crate::record::{Original, SnapshotRecord};
 use std::sync::Arc;
 
 /// A live snapshot and its record.
@@ -24,6 +24,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The snapshot that was first taken: itself in its own repository, or what it is a copy of.
+    pub fn original(&self, repository: RepositoryId) -> Original {
+        self.record.original.unwrap_or(Original { repository, snapshot: self.id })
+    }
+
     pub(super) fn new(id: SnapshotId, record: SnapshotRecord, entry: &SnapshotEntry) -> Self {
         Self { id, record, committed: entry.committed, protected: entry.protected }
     }

@@ -55,9 +55,11 @@ impl Writer {
             let stored: u64 =
                 self.finished_packs().iter().map(|pack| pack.summary.size_bytes).sum();
             record.summary.bytes_stored = state.stats.bytes_stored + stored;
-            let started = record.started.as_nanos();
-            let elapsed = self.repository.env.now().as_nanos() - started;
-            record.summary.duration_ns = u64::try_from(elapsed.max(0)).unwrap_or(u64::MAX);
+            if record.original.is_none() {
+                let started = record.started.as_nanos();
+                let elapsed = self.repository.env.now().as_nanos() - started;
+                record.summary.duration_ns = u64::try_from(elapsed.max(0)).unwrap_or(u64::MAX);
+            }
             record.base_seq = base.seq();
             if let Some(id) = self.try_commit(&base, &record)? {
                 return Ok((id, record));
@@ -104,6 +106,15 @@ impl Writer {
 
     fn finished_packs(&self) -> Vec<FinishedPack> {
         self.finished.lock().expect("no panic while listed").clone()
+    }
+
+    /// Makes the packs that are finished so far live, without a snapshot: a session that ends without a commit then
+    /// leaves its work to the next one, until a prune finds that no snapshot needs it.
+    ///
+    /// # Errors
+    /// Errors of the storage; nothing is lost that was not lost before.
+    pub fn checkpoint(&self) -> Result<()> {
+        if self.options.dry_run { Ok(()) } else { self.make_packs_live(&mut self.state()) }
     }
 
     /// Makes the packs that are durable so far live, without a snapshot, and forgets their chunks here.

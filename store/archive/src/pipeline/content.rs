@@ -6,7 +6,7 @@ use stillpoint_store::Result;
 use stillpoint_store::tree::{Builder, NodeSink, TreeParams};
 
 /// The list of pieces of one file, as it grows.
-pub(super) struct ContentList<'s> {
+pub(crate) struct ContentList<'s> {
     items: Vec<ContentItem>,
     size: u64,
     tree: Option<Builder<'s, ContentSchema>>,
@@ -17,7 +17,7 @@ pub(super) struct ContentList<'s> {
 
 impl<'s> ContentList<'s> {
     /// An empty list that goes to this sink when it grows long.
-    pub(super) fn new(params: &'s TreeParams, sink: &'s mut dyn NodeSink) -> Self {
+    pub(crate) fn new(params: &'s TreeParams, sink: &'s mut dyn NodeSink) -> Self {
         Self {
             items: Vec::new(),
             size: 0,
@@ -31,7 +31,7 @@ impl<'s> ContentList<'s> {
     ///
     /// # Errors
     /// Those of the sink.
-    pub(super) fn push(&mut self, piece: &Piece) -> Result<()> {
+    pub(crate) fn push(&mut self, piece: &Piece) -> Result<()> {
         match piece {
             Piece::Hole(len) => self.push_item(ContentItem::Hole { len: *len }),
             Piece::Data(batch) => batch.chunks.iter().try_for_each(|chunk| {
@@ -44,7 +44,7 @@ impl<'s> ContentList<'s> {
     ///
     /// # Errors
     /// Those of the sink.
-    pub(super) fn finish(self) -> Result<(Content, u64)> {
+    pub(crate) fn finish(self) -> Result<(Content, u64)> {
         let content = match self.tree {
             Some(tree) => Content::Tree(tree.finish()?),
             None => Content::Chunks(self.items),

@@ -29,7 +29,7 @@ pub(super) enum Want {
 
 /// One piece of a file's content, in order.
 #[derive(Debug)]
-pub(super) enum Piece {
+pub(crate) enum Piece {
     Data(ChunkBatch),
     Hole(u64),
 }

@@ -4,7 +4,7 @@ use stillpoint_chunker::{Chunker, Profile};
 use stillpoint_store::Result;
 
 /// How many of the first bytes are looked at.
-pub(super) const HEAD_BYTES: usize = 512;
+pub(crate) const HEAD_BYTES: usize = 512;
 /// Below this size the kind of a file makes no difference worth its smaller chunks, bytes.
 const IMAGE_BYTES_MIN: u64 = 1 << 20;
 
@@ -30,7 +30,7 @@ impl Chunkers {
     }
 
     /// The one for content with this name, size (where known) and first bytes.
-    pub(super) fn choose(&self, name: &[u8], size: Option<u64>, head: &[u8]) -> &Chunker {
+    pub(crate) fn choose(&self, name: &[u8], size: Option<u64>, head: &[u8]) -> &Chunker {
         match profile(name, size, head) {
             Profile::Dump => &self.dump,
             Profile::Image => &self.image,
@@ -58,13 +58,22 @@ fn profile(name: &[u8], size: Option<u64>, head: &[u8]) -> Profile {
     if is_large && IMAGE_HEADS.iter().any(|start| head.starts_with(start)) {
         return Profile::Image;
     }
+    match by_name(name) {
+        // A compressed dump has no rows to cut between.
+        Profile::Dump if !is_compressed(head) => Profile::Dump,
+        Profile::Image if is_large => Profile::Image,
+        _ => Profile::General,
+    }
+}
+
+/// What the name alone says; all that it decides about how content is cut.
+pub(crate) fn by_name(name: &[u8]) -> Profile {
     let extension = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
     let is = |names: &[&str]| names.iter().any(|n| extension.eq_ignore_ascii_case(n.as_bytes()));
-    // A compressed dump has no rows to cut between.
-    if is(&["sql", "dump"]) && !is_compressed(head) {
+    if is(&["sql", "dump"]) {
         return Profile::Dump;
     }
-    if is_large && is(&["img", "raw", "qcow2", "qcow", "vmdk", "vdi", "vhd", "vhdx", "ibd"]) {
+    if is(&["img", "raw", "qcow2", "qcow", "vmdk", "vdi", "vhd", "vhdx", "ibd"]) {
         return Profile::Image;
     }
     Profile::General

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
 mod backup_session;
+mod copying;
 mod damaged_files;
 mod diff_and_dump;
 mod fidelity;
