@@ -21,7 +21,10 @@ use stillpoint_store::cancel::Cancel;
 use stillpoint_store::record::{SnapshotRecord, Summary};
 use stillpoint_store::repository::{Repository, Snapshot};
 use stillpoint_store::write::{WriteOptions, Writer};
-use stillpoint_store::{Result, SnapshotId, Timestamp};
+use stillpoint_store::{Error, Result, SnapshotId, Timestamp};
+
+/// How often a backup is tried while others remove what it relies on.
+const ATTEMPTS_MAX: u32 = 4;
 
 /// What to save, and how.
 #[derive(Default)]
@@ -62,6 +65,24 @@ pub struct BackupOptions {
     pub write: WriteOptions,
 }
 
+impl BackupOptions {
+    /// The same once more; None where there are streams.
+    fn again(&self) -> Option<Self> {
+        self.streams.is_empty().then(|| Self {
+            roots: self.roots.clone(),
+            streams: Vec::new(),
+            filter: self.filter.clone(),
+            host: self.host.clone(),
+            user: self.user.clone(),
+            tags: self.tags.clone(),
+            description: self.description.clone(),
+            program: self.program.clone(),
+            write: self.write.clone(),
+            ..*self
+        })
+    }
+}
+
 /// Which snapshot a backup compares with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ParentChoice {
@@ -97,8 +118,24 @@ impl BackupReport {
 /// # Errors
 /// `Invalid` when there is nothing to save or a path or name is unusable, `NoSuchSnapshot` for a parent that is not
 /// there, `Cancelled`, what streams and the repository give. What goes wrong with single files is listed in the report
-/// instead.
+/// instead. Where another process removes for good what the backup relies on while it runs, it is begun again, a few
+/// times; `Conflict` if that does not help, or if there are streams, which nobody can read twice.
 pub fn backup(
+    repository: &Arc<Repository>,
+    mut options: BackupOptions,
+    observer: &dyn Observer,
+) -> Result<BackupReport> {
+    for _ in 1..ATTEMPTS_MAX {
+        let Some(again) = options.again() else { break };
+        match attempt(repository, options, observer) {
+            Err(Error::Conflict { .. }) => options = again,
+            outcome => return outcome,
+        }
+    }
+    attempt(repository, options, observer)
+}
+
+fn attempt(
     repository: &Arc<Repository>,
     options: BackupOptions,
     observer: &dyn Observer,
