@@ -154,7 +154,12 @@ pub fn scenarios(first: u64, count: u64, turns_max: usize, run: impl Fn(&[Turn])
     for seed in first..first + count {
         let mut bytes = [0u8; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        let config = Config { cases: 1, failure_persistence: None, ..Config::default() };
+        let config = Config {
+            cases: 1,
+            max_shrink_iters: 4096,
+            failure_persistence: None,
+            ..Config::default()
+        };
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let mut runner = TestRunner::new_with_rng(config, rng);
         let outcome = runner.run(&vec(turn(), 1..turns_max), |turns| {
