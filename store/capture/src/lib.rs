@@ -1,7 +1,13 @@
-//! Sources beyond the file tree: commands today, databases and application locks next.
+//! Holding an application still: phases, locks, databases, the journal of changes, commands as sources.
 //!
-//! Knows processes and, later, applications. Knows nothing of packs or of the server.
+//! Knows processes, applications and databases. Knows nothing of packs or of the server.
 
 mod command;
+pub mod database;
+pub mod error;
+pub mod journal;
+pub mod lock;
+pub mod phase;
 
 pub use command::CommandSource;
+pub use error::{Error, Result};
