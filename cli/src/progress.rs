@@ -307,8 +307,7 @@ impl Display {
         let bytes = counters.bytes.load(Relaxed);
         let seconds = (elapsed - self.last.elapsed).max(1e-3);
         let now = bytes.saturating_sub(self.last.bytes) as f64 / seconds;
-        // Weighs the newest stretch by its length; early on it is the average since the start.
-        let weight = (seconds / elapsed.clamp(seconds, RATE_SECONDS)).min(1.0);
+        let weight = weight(seconds, elapsed);
         Look {
             elapsed,
             entries: counters.entries.load(Relaxed),
@@ -320,6 +319,12 @@ impl Display {
             rate: self.last.rate * (1.0 - weight) + now * weight,
         }
     }
+}
+
+/// Weighs the newest stretch of so many seconds by its length; early on it is the average since the start. A stretch
+/// may be longer than the span that counts, where nobody watches or the machine is busy.
+fn weight(seconds: f64, elapsed: f64) -> f64 {
+    seconds / elapsed.min(RATE_SECONDS).max(seconds)
 }
 
 /// The `status` message; `percent_done` is a share from 0 to 1, as restic's users know it.
@@ -359,6 +364,14 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // The newest stretch counts in full where it is all there is, and never for more, however long it was.
+    #[test]
+    fn stretches_are_weighed() {
+        assert_eq!(weight(2.0, 2.0), 1.0);
+        assert_eq!(weight(RATE_SECONDS / 4.0, 1000.0), 0.25);
+        assert_eq!(weight(2.0 * RATE_SECONDS, 3.0 * RATE_SECONDS), 1.0);
+    }
 
     // The line says what is known and leaves out what is not.
     #[test]

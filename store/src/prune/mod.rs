@@ -30,6 +30,9 @@ use verdict::{Expired, Verdict};
 /// Bytes of packs that are rewritten between two commits, unless one alone is longer: 256 MiB.
 const BATCH_BYTES: u64 = 256 << 20;
 
+/// Chunks that move between two commits, unless one pack alone has more: their places are in memory, 80 bytes each.
+const BATCH_CHUNKS: u64 = 1 << 18;
+
 /// How to prune.
 #[derive(Debug, Clone)]
 pub struct PruneOptions {
@@ -51,6 +54,8 @@ pub struct PruneOptions {
     pub orphan_grace: Duration,
     /// Bytes of packs that are rewritten between two commits; at least one pack is.
     pub batch_bytes: u64,
+    /// Chunks that move between two commits; at least those of one pack do.
+    pub batch_chunks: u64,
     /// Memory for joining what is needed with what is there, bytes.
     pub join_bytes: usize,
     /// Say in the explanation what becomes of each pack.
@@ -71,6 +76,7 @@ impl Default for PruneOptions {
             grace: Duration::from_secs(24 * 3600),
             orphan_grace: Duration::from_secs(24 * 3600),
             batch_bytes: BATCH_BYTES,
+            batch_chunks: BATCH_CHUNKS,
             join_bytes: JOIN_BYTES,
             explain_packs: false,
             write: WriteOptions::default(),

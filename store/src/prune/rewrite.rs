@@ -5,7 +5,7 @@
 
 use super::plan::plan;
 use super::verdict::{Expired, Follow, Verdict};
-use super::{Run, Stop};
+use super::{PruneOptions, Run, Stop};
 use crate::catalogue::{PackEntry, Tombstone};
 use crate::error::{Error, Result};
 use crate::id::{ChunkKind, ObjectName, PackId};
@@ -55,7 +55,7 @@ impl Run<'_> {
                 self.report.stop = Some(Stop::TimeOver);
                 break;
             }
-            let batch = next_batch(&mut queue, verdict, batch_bytes);
+            let batch = next_batch(&mut queue, verdict, self.options, batch_bytes);
             if batch.is_empty() {
                 continue;
             }
@@ -237,18 +237,20 @@ impl Run<'_> {
     }
 }
 
-/// Takes packs that may still be condemned, up to so many bytes but no less than one.
+/// Takes packs that may still be condemned, up to so many bytes and chunks, but no less than one.
 fn next_batch(
     queue: &mut VecDeque<PackId>,
     verdict: &Verdict,
+    options: &PruneOptions,
     batch_bytes: u64,
 ) -> Vec<(PackId, PackEntry)> {
     let mut batch: Vec<(PackId, PackEntry)> = Vec::new();
-    let mut bytes = 0;
+    let (mut bytes, mut chunks) = (0, 0);
     while let Some(id) = queue.pop_front() {
         let Some(pack) = verdict.doomed_among(&[id]).pop() else { continue };
         bytes += pack.1.size_bytes;
-        if !batch.is_empty() && bytes > batch_bytes {
+        chunks += verdict.mark_of(&id).map_or(0, |mark| mark.used.count());
+        if !batch.is_empty() && (bytes > batch_bytes || chunks > options.batch_chunks) {
             queue.push_front(id);
             break;
         }

@@ -251,6 +251,11 @@ impl Repository {
         self.footer(&id, size)
     }
 
+    /// Whether somebody in this process has needed the index.
+    pub(crate) fn has_index(&self) -> bool {
+        self.index.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_some()
+    }
+
     /// Moves the index from `base` to `next`, whose only new packs hold `additions`. If another process moved it
     /// first, nothing is done: the next use catches up.
     pub(crate) fn advance_index(

@@ -311,14 +311,18 @@ impl Writer {
             Some(first) => CatalogueEdit::witnessed_by(Key::Pack(first.summary.id)),
             None => CatalogueEdit::default(),
         };
-        add_packs(&packs, &mut edit);
+        put_packs(&packs, &mut edit);
         settle_losses(base, &packs, &mut edit)?;
         Ok(edit)
     }
 
     /// The session's packs became live: brings the index up.
     pub(crate) fn packs_are_live(&self, base: &HeadView, next: &HeadView) -> Result<()> {
-        let additions = add_packs(&self.finished_packs(), &mut CatalogueEdit::default());
+        if !self.repository.has_index() {
+            return Ok(());
+        }
+        let packs = self.finished_packs();
+        let additions: Vec<_> = packs.iter().flat_map(|pack| pack.places.iter().copied()).collect();
         self.repository.advance_index(base, next, &additions)
     }
 
@@ -340,15 +344,17 @@ fn pack_entry(summary: &PackSummary) -> PackEntry {
     PackEntry { size_bytes, hash, born, data_chunks, node_chunks, generation }
 }
 
+/// Puts packs into an edit.
+fn put_packs(packs: &[FinishedPack], edit: &mut CatalogueEdit) {
+    for pack in packs {
+        edit.put(Key::Pack(pack.summary.id), &pack_entry(&pack.summary));
+    }
+}
+
 /// Puts packs into an edit; gives the places of their chunks.
 fn add_packs(packs: &[FinishedPack], edit: &mut CatalogueEdit) -> Vec<(ChunkId, Location)> {
-    let mut additions = Vec::new();
-    for pack in packs {
-        let summary = &pack.summary;
-        edit.put(Key::Pack(summary.id), &pack_entry(summary));
-        additions.extend_from_slice(&pack.places);
-    }
-    additions
+    put_packs(packs, edit);
+    packs.iter().flat_map(|pack| pack.places.iter().copied()).collect()
 }
 
 /// Takes what these packs hold off the list of lost chunks.

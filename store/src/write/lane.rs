@@ -23,8 +23,8 @@ const PACKS_CLOSING: usize = 2;
 pub struct FinishedPack {
     /// Its name, size, hash and counts.
     pub summary: PackSummary,
-    /// Where its chunks lie.
-    pub places: Vec<(ChunkId, Location)>,
+    /// Where its chunks lie; shared, because the list is passed around.
+    pub places: Arc<Vec<(ChunkId, Location)>>,
 }
 
 /// Packs that are durable and wait for a commit, shared between lanes.
@@ -255,7 +255,7 @@ impl Appender {
             .name("close-pack".into())
             .spawn(move || {
                 let summary = builder.finish(end, &repository.metadata, &env)?;
-                let pack = FinishedPack { summary, places };
+                let pack = FinishedPack { summary, places: Arc::new(places) };
                 finished.lock().expect("no panic while listed").push(pack);
                 Ok(())
             })

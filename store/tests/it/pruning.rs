@@ -58,12 +58,15 @@ fn class_bytes(report: &PruneReport, class: Class) -> u64 {
 /// Each batch is a commit of its own, and all of them together do the whole plan.
 #[test]
 fn rewriting_goes_on_batch_by_batch() {
-    for (batch_bytes, batches) in [(0, 8), (u64::MAX, 1)] {
+    for (batch_bytes, batch_chunks, batches) in
+        [(0, u64::MAX, 8), (u64::MAX, u64::MAX, 1), (u64::MAX, 3, 3), (u64::MAX, 0, 8)]
+    {
         let (backend, env) = memory();
         let repository = lab::create(&backend, &env);
         let (keep, kept) = sparse(&repository, 8);
         let before = pack_bytes(&*backend);
-        let report = repository.prune(&PruneOptions { batch_bytes, ..prune_now() }).unwrap();
+        let options = PruneOptions { batch_bytes, batch_chunks, ..prune_now() };
+        let report = repository.prune(&options).unwrap();
         assert_eq!((report.rewritten, report.batches, report.stop), (8, batches, None));
         assert!(pack_bytes(&*backend) * 2 < before);
         assert_eq!(restore_by_id(&repository, keep).unwrap(), kept);
