@@ -28,6 +28,8 @@ enum Batch {
     Overtaken,
     /// The new packs can no longer become live.
     Void,
+    /// The answer of the swap was lost, and the head is too new to tell what became of it.
+    Unknown,
 }
 
 /// Why a batch failed.
@@ -69,7 +71,9 @@ impl Run<'_> {
                     marks += 1;
                     queue = self.mark_again(verdict)?;
                 }
-                Ok(Batch::Void | Batch::Overtaken) => self.report.stop = Some(Stop::Overtaken),
+                Ok(Batch::Void | Batch::Overtaken | Batch::Unknown) => {
+                    self.report.stop = Some(Stop::Overtaken);
+                }
                 Err(error) if error.is_full() && batch.len() > 1 => {
                     // One pack at a time needs the least room.
                     batch_bytes = 0;
@@ -129,6 +133,7 @@ impl Run<'_> {
         };
         match outcome {
             Ok(Batch::Done(condemned)) if !condemned.is_empty() => Ok(Batch::Done(condemned)),
+            Ok(Batch::Unknown) => Ok(Batch::Unknown),
             Err(failure) if !failure.is_refused => Err(failure.error),
             // No head names what was written, and none can any more.
             outcome => {
@@ -159,9 +164,16 @@ impl Run<'_> {
             let edit = writer.edit_with_packs(&verdict.view);
             let mut edit = edit.map_err(|error| Failure { error, is_refused: true })?;
             self.condemn_in(&mut edit, &verdict.view, &condemned);
-            let attempted = self.attempt(&verdict.view, &edit);
+            let attempted = self.repository.attempt_with_reserve(&verdict.view, &edit);
             // But for a full disk, an error leaves open whether the head still moves to what was asked for.
-            let next = attempted.map_err(|error| Failure { is_refused: error.is_full(), error })?;
+            let attempt =
+                attempted.map_err(|error| Failure { is_refused: error.is_full(), error })?;
+            let next = match attempt {
+                Attempt::Committed(next) => Some(next),
+                Attempt::Lost { certain: true } => None,
+                // The new packs may be live, so they stay.
+                Attempt::Lost { certain: false } => return Ok(Batch::Unknown),
+            };
             if let Some(next) = next {
                 let live = writer.packs_are_live(&verdict.view, &next);
                 verdict.committed(next, &condemned);

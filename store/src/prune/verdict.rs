@@ -201,7 +201,9 @@ impl Verdict {
         self.spare_needed(&needed.ids)?;
         if !self.expired.is_empty() {
             let there = now.forgotten()?;
-            self.expired.retain(|id| there.contains_key(id));
+            // One that was brought back and forgotten again has its time before it.
+            let again = &changed.forgotten;
+            self.expired.retain(|id| there.contains_key(id) && !again.contains(id));
         }
         Ok(true)
     }
@@ -293,6 +295,8 @@ impl Needed {
 struct Changed {
     /// Manifests that are live or held now.
     roots: Vec<NodeId>,
+    /// Snapshots that were forgotten.
+    forgotten: Vec<SnapshotId>,
     /// Packs that became live.
     added: BTreeMap<PackId, PackEntry>,
     /// Packs that are live no longer.
@@ -318,7 +322,8 @@ impl Changed {
     fn add(&mut self, change: &Change) -> Result<()> {
         let root = match (Key::decode(&change.key)?, &change.old, &change.new) {
             (Key::Snapshot(_), _, Some(entry)) => decode_value::<SnapshotEntry>(entry)?.root,
-            (Key::Forgotten(_), _, Some(entry)) => {
+            (Key::Forgotten(id), _, Some(entry)) => {
+                self.forgotten.push(id);
                 decode_value::<ForgottenEntry>(entry)?.entry.root
             }
             (Key::Pack(id), None, Some(entry)) => {

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use stillpoint_store::backend::{Backend, ObjectBytes, ObjectWriter, Swap};
 use stillpoint_store::prune::{MaxUnused, PruneOptions};
-use stillpoint_store::{Error, ObjectKind, ObjectName, Result, WriteOptions};
+use stillpoint_store::{Env, Error, ObjectKind, ObjectName, Result, WriteOptions};
+use stillpoint_testkit::SeededEnv;
 
 pub type Deed = Box<dyn FnOnce() + Send>;
 
@@ -214,5 +215,85 @@ fn an_undelete_without_an_answer_does_not_claim_what_is_gone() {
     };
     let undeleted = repository.undelete(&[gone]);
     assert!(matches!(undeleted, Err(Error::NoSuchSnapshot { .. })), "{undeleted:?}");
+    assert_whole(&repository);
+}
+
+/// A prune whose answer is lost while the head moves on so far that it no longer tells, and the name of its first new
+/// pack is forgotten, removes none of its new packs by hand: another one is live.
+#[test]
+fn a_prune_that_cannot_tell_removes_nothing() {
+    let inner: Arc<dyn Backend> = memory().0;
+    let clock = Arc::new(SeededEnv::new(3));
+    let env: Arc<dyn Env> = clock.clone();
+    let meddled = Arc::new(Meddled { inner: Arc::clone(&inner), plan: Mutex::default() });
+    let backend: Arc<dyn Backend> = meddled.clone();
+    let repository = lab::create(&backend, &env);
+    // One pack of data and one of nodes, both sparse once the first snapshot is gone.
+    let with_names = |seeds: &[u64], count: u32| {
+        let names = (0..count).map(|number| (format!("name-{number:06}").into_bytes(), Vec::new()));
+        files(seeds.iter().copied()).into_iter().chain(names).collect::<lab::Files>()
+    };
+    let all = snapshot(&repository, &with_names(&[7, 9, 33], 20_000)).unwrap();
+    let large = snapshot(&repository, &files([33])).unwrap();
+    let kept = with_names(&[9], 10_000);
+    let small = snapshot(&repository, &kept).unwrap();
+    repository.forget(&[all]).unwrap();
+    let other = lab::open(&inner, &env).unwrap();
+    let deed = move || {
+        // The new pack of data is rewritten, its name forgotten; that of nodes has little to give and stays.
+        other.forget(&[large]).unwrap();
+        let sparse = PruneOptions { max_unused: MaxUnused::Percent(30.0), ..prune_now() };
+        assert_eq!(other.prune(&sparse).unwrap().rewritten, 1);
+        clock.advance_seconds(8 * 24 * 3600);
+        other.prune(&sparse).unwrap();
+        for round in 0..40 {
+            other.protect(&[small], round % 2 == 0).unwrap();
+        }
+    };
+    // Its first swap removes the forgotten snapshot, its second is the one of the rewriting.
+    let later = Arc::clone(&meddled);
+    *meddled.plan.lock().unwrap() = Plan {
+        after: Some(Box::new(move || {
+            *later.plan.lock().unwrap() =
+                Plan { after: Some(Box::new(deed)), answer_lost: true, ..Plan::default() };
+        })),
+        ..Plan::default()
+    };
+    repository.prune(&prune_now()).unwrap();
+    let again = lab::open(&inner, &env).unwrap();
+    assert!(restore_by_id(&again, small).unwrap() == kept);
+    assert_whole(&again);
+}
+
+/// A snapshot whose time was over, and that is brought back and forgotten again while a prune is about to let it go, has
+/// its whole time before it.
+#[test]
+fn forgotten_again_is_not_expired() {
+    let inner: Arc<dyn Backend> = memory().0;
+    let clock = Arc::new(SeededEnv::new(4));
+    let env: Arc<dyn Env> = clock.clone();
+    let meddled = Arc::new(Meddled { inner: Arc::clone(&inner), plan: Mutex::default() });
+    let backend: Arc<dyn Backend> = meddled.clone();
+    let repository = lab::create(&backend, &env);
+    let (kept, again) = (
+        snapshot(&repository, &files(0..4)).unwrap(),
+        snapshot(&repository, &files(2..9)).unwrap(),
+    );
+    repository.forget(&[again]).unwrap();
+    clock.advance_seconds(8 * 24 * 3600);
+    let other = lab::open(&inner, &env).unwrap();
+    *meddled.plan.lock().unwrap() = Plan {
+        before: Some(Box::new(move || {
+            assert_eq!(other.undelete(&[again]).unwrap(), [again]);
+            assert_eq!(other.forget(&[again]).unwrap(), [again]);
+        })),
+        ..Plan::default()
+    };
+    let week = Duration::from_secs(7 * 24 * 3600);
+    let report = repository.prune(&PruneOptions { keep_forgotten: week, ..prune_now() }).unwrap();
+    assert_eq!(report.expired, 0);
+    assert_eq!(repository.undelete(&[again]).unwrap(), [again]);
+    assert_eq!(restore_by_id(&repository, again).unwrap(), files(2..9));
+    assert_eq!(restore_by_id(&repository, kept).unwrap(), files(0..4));
     assert_whole(&repository);
 }
