@@ -442,11 +442,13 @@ fn rotations_race() {
                 Some(Box::new(move || assert!(rotate(&fast, &secret).is_ok())));
             vec![rotate(&slow, &secrets[0]).map(|_| ()), Ok(())]
         } else {
+            // Both are open before either begins: the old secret opens nothing afterwards.
+            let opened = secrets.each_ref().map(|_| lab::open(&inner, &env).unwrap());
             std::thread::scope(|scope| {
-                let threads = secrets.each_ref().map(|secret| {
-                    let opened = lab::open(&inner, &env).unwrap();
-                    scope.spawn(move || rotate(&opened, secret).map(|_| ()))
-                });
+                let pairs = secrets.each_ref().into_iter().zip(&opened);
+                let threads: Vec<_> = pairs
+                    .map(|(secret, opened)| scope.spawn(move || rotate(opened, secret).map(|_| ())))
+                    .collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()
             })
         };
