@@ -82,7 +82,7 @@ def under_load(options, env, base, tree, work):
     stop, failures, counts = threading.Event(), [], {"snapshots": 0, "restores": 0}
     program, repo = options.program, work / "stillpoint-load"
     shutil.copytree(base, repo)
-    env = dict(env, STILLPOINT_REPOSITORY=str(repo))
+    env = dict(env, STILLPOINT_REPOSITORY=str(repo), STILLPOINT_CACHE_DIR=str(work / "cache-load"))
 
     def checked(run, what):
         counts[what] += run.code == 0
@@ -144,6 +144,8 @@ def main():
     options = parser.parse_args()
     options.program = shutil.which(options.program) or sys.exit(f"no program {options.program}")
     work = Path(options.work).resolve()
+    if work.exists():
+        sys.exit(f"{work} exists: give a folder that can be made")
     work.mkdir(parents=True)
     tree = work / "tree"
     drop = make_tree(tree, int(options.gib * 1024), 7)
@@ -187,6 +189,8 @@ def main():
         done.wall, done.cpu = done.wall + removed.wall, done.cpu + removed.cpu
         done.peak = max(done.peak, removed.peak)
         report("borg delete, compact --threshold 0", done, before, size_mib(work / "borg"))
+    for name in tools:
+        shutil.rmtree(work / name)
     under_load(options, env, base, tree, work)
 
 

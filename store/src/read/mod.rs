@@ -104,16 +104,20 @@ impl Reader {
         Ok(self.index.get_or_init(|| index))
     }
 
-    /// Places of these chunks, in the order asked; None for a chunk that no live pack holds.
+    /// Places of these chunks, in the order asked; None for a chunk that no live pack holds. What a prune has moved
+    /// since the reader began is found where it lies now.
     pub fn locate(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
         let index = self.index()?;
-        let places = index.lookup(&self.repository, &self.view, ids)?;
+        let mut places = index.lookup(&self.repository, &self.view, ids)?;
+        self.locate_moved(ids, &mut places)?;
         if places.iter().all(Option::is_some) {
             return Ok(places);
         }
         // Healed by this thread or, meanwhile, by another: in both cases a second look is due.
         index.heal(&self.repository, &self.view, "it was incomplete")?;
-        index.lookup(&self.repository, &self.view, ids)
+        let mut places = index.lookup(&self.repository, &self.view, ids)?;
+        self.locate_moved(ids, &mut places)?;
+        Ok(places)
     }
 
     fn locate_one(&self, id: &ChunkId) -> Result<Location> {

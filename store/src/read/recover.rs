@@ -77,6 +77,55 @@ impl Reader {
         look(&*self.newest(without)?)
     }
 
+    /// Looks under the newest head for the chunks whose places are missing, if there is a newer one than the pinned one.
+    pub(super) fn locate_moved(
+        &self,
+        ids: &[ChunkId],
+        places: &mut [Option<Location>],
+    ) -> Result<()> {
+        let mut known = self.known_newest();
+        for _ in 0..2 {
+            let lost: Vec<usize> = (0..places.len()).filter(|at| places[*at].is_none()).collect();
+            if lost.is_empty() {
+                return Ok(());
+            }
+            let wanted: Vec<ChunkId> = lost.iter().map(|at| ids[*at]).collect();
+            // What was the newest head a moment ago mostly still says it.
+            let view = match known.take() {
+                Some(view) => view,
+                None => self.refresh_newest()?,
+            };
+            if view.seq() == self.view.seq() {
+                continue;
+            }
+            let index = self.repository.index(&view)?;
+            let found = index.lookup(&self.repository, &view, &wanted)?;
+            for (at, place) in lost.into_iter().zip(found) {
+                places[at] = place;
+            }
+        }
+        Ok(())
+    }
+
+    fn known_newest(&self) -> Option<Arc<HeadView>> {
+        let newest = self.newest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        newest.as_ref().map(|(view, _)| Arc::clone(view))
+    }
+
+    /// Reads the head; keeps it for those who come next.
+    fn refresh_newest(&self) -> Result<Arc<HeadView>> {
+        let view = self.repository.head()?;
+        let mut newest = self.newest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match &*newest {
+            Some((known, _)) if known.seq() >= view.seq() => Ok(Arc::clone(known)),
+            _ => {
+                let view = Arc::new(view);
+                *newest = Some((Arc::clone(&view), HashSet::new()));
+                Ok(view)
+            }
+        }
+    }
+
     /// The newest head, read once for each pack that failed.
     fn newest(&self, failed: &HashSet<PackId>) -> Result<Arc<HeadView>> {
         let mut newest = self.newest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

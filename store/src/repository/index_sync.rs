@@ -32,7 +32,7 @@ impl SharedIndex {
     /// rebuilt, once in the life of the process.
     pub fn lookup(
         &self,
-        repository: &Repository,
+        repository: &Arc<Repository>,
         view: &HeadView,
         ids: &[ChunkId],
     ) -> Result<Vec<Option<Location>>> {
@@ -42,7 +42,7 @@ impl SharedIndex {
     /// Like [`Self::lookup`], with some packs counted as not live.
     pub(crate) fn lookup_without(
         &self,
-        repository: &Repository,
+        repository: &Arc<Repository>,
         view: &HeadView,
         ids: &[ChunkId],
         without: &HashSet<PackId>,
@@ -66,7 +66,7 @@ impl SharedIndex {
     /// Rebuilds the index because of `reason`; gives false when that was done before.
     pub(crate) fn heal(
         &self,
-        repository: &Repository,
+        repository: &Arc<Repository>,
         view: &HeadView,
         reason: &str,
     ) -> Result<bool> {
@@ -77,7 +77,7 @@ impl SharedIndex {
         *healed = true;
         let _moving = self.moving();
         repository.note(format!("the index was rebuilt: {reason}"));
-        repository.rebuild(&*self.index, view)?;
+        repository.rebuild_newest(&*self.index, view)?;
         Ok(true)
     }
 
@@ -139,27 +139,47 @@ impl Repository {
             Some(state) if state == wanted => Ok(()),
             Some(state) if state.repository != self.id() => {
                 self.note("the index belonged to another repository and was rebuilt".into());
-                self.rebuild(index, view)
+                self.rebuild_newest(index, view)
             }
-            Some(state) if state.seq < wanted.seq => match self.catch_up(index, &state, view) {
-                // The older catalogue is gone (pruned) or the history is another one: start over.
-                Err(error) if error.is_damage() => self.rebuild(index, view),
-                other => other,
-            },
+            Some(state) if state.seq < wanted.seq => self.follow(index, &state, view),
             Some(state) => {
+                // We work under a pinned older head; what it needs stays in the index, or has moved since.
                 let now = self.head()?;
                 if now.index_state() == state {
-                    // We work under a pinned older head; what it needs is still in the index.
                     return Ok(());
                 }
+                if state.seq < now.seq() {
+                    return self.follow(index, &state, &now);
+                }
                 self.note("the index was ahead of the repository and was rebuilt".into());
-                self.rebuild(index, view)
+                self.rebuild(index, &now)
             }
             None => {
                 self.note_missing_index(shared.told);
-                self.rebuild(index, view)
+                self.rebuild_newest(index, view)
             }
         }
+    }
+
+    /// Moves the index from an older head to this one.
+    fn follow(
+        self: &Arc<Self>,
+        index: &dyn Index,
+        state: &IndexState,
+        view: &HeadView,
+    ) -> Result<()> {
+        match self.catch_up(index, state, view) {
+            // The older catalogue is gone (pruned) or the history is another one: start over.
+            Err(error) if error.is_damage() => self.rebuild_newest(index, view),
+            other => other,
+        }
+    }
+
+    /// Builds the index anew under the newest head: a prune may have removed packs of an older one meanwhile, and what
+    /// was needed of them has moved.
+    fn rebuild_newest(self: &Arc<Self>, index: &dyn Index, view: &HeadView) -> Result<()> {
+        let now = self.head()?;
+        self.rebuild(index, if now.seq() > view.seq() { &now } else { view })
     }
 
     /// Notes that an index which this host has had is gone. A host that never had one hears nothing.

@@ -93,3 +93,34 @@ fn readers_follow_moved_chunks() {
     assert_eq!(crate::lab::restore_with(&reader, root).unwrap(), kept);
     assert_eq!(reading.notices(), Vec::<String>::new());
 }
+
+/// The same whatever the reader's index reflects when the chunks have moved: nothing yet, the head that the reader is
+/// pinned to, one between that and the newest, or the newest.
+#[test]
+fn readers_follow_moved_chunks_whatever_their_index_knows() {
+    for case in ["nothing", "pinned", "between", "newest"] {
+        let (backend, env) = memory();
+        let repository = create(&backend, &env);
+        let kept = files((0..60).filter(|seed| seed % 3 == 0));
+        let gone = snapshot(&repository, &files(0..60)).unwrap();
+        let keep = snapshot(&repository, &kept).unwrap();
+        let reading = open(&backend, &env).unwrap();
+        let pinned = Arc::new(reading.head().unwrap());
+        let root = reading.find_snapshot(&keep.to_string()).unwrap().record.root;
+        let bring_up = |at: &str| {
+            if at == case {
+                let newest = reading.reader().unwrap();
+                crate::lab::restore_with(&newest, root).unwrap();
+            }
+        };
+        bring_up("pinned");
+        repository.forget(&[gone]).unwrap();
+        snapshot(&repository, &files(100..103)).unwrap();
+        bring_up("between");
+        prune(&repository, Duration::ZERO);
+        bring_up("newest");
+        let reader = reading.reader_of(pinned);
+        assert_eq!(crate::lab::restore_with(&reader, root).unwrap(), kept, "{case}");
+        assert_eq!(reading.notices(), Vec::<String>::new(), "{case}");
+    }
+}
