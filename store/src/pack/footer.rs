@@ -5,6 +5,7 @@
 use super::frame::{FRAME_OVERHEAD, FrameKind, chunk_kind};
 use super::header::{PACK_HEADER_LEN, check_version};
 use super::padding::padme;
+use super::version::newer_or_damaged;
 use crate::backend::Backend;
 use crate::crypto::{Generation, MetadataKey, RecordContext, RecordKind};
 use crate::env::{Env, Timestamp};
@@ -349,6 +350,17 @@ impl Footer {
 /// # Errors
 /// `Missing`, `Damaged`, `Unsupported`, `LimitExceeded`, or what the backend gives.
 pub fn read_footer(
+    backend: &dyn Backend,
+    repository: &RepositoryId,
+    pack: &PackId,
+    size: u64,
+    metadata: &MetadataKey,
+) -> Result<Footer> {
+    let found = read_and_open(backend, repository, pack, size, metadata);
+    found.map_err(|error| newer_or_damaged(backend, ObjectName::Pack(*pack), error))
+}
+
+fn read_and_open(
     backend: &dyn Backend,
     repository: &RepositoryId,
     pack: &PackId,

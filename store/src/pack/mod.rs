@@ -9,6 +9,7 @@ mod footer;
 mod frame;
 mod header;
 mod padding;
+mod version;
 
 #[cfg(test)]
 mod compress_tests;
@@ -23,6 +24,7 @@ pub use footer::{Footer, FrameEntry, read_footer};
 pub use frame::{Frame, PackKey};
 pub use header::PACK_HEADER_LEN;
 pub use padding::padme;
+pub(crate) use version::newer_or_damaged;
 
 /// Plaintext that a frame should hold: 1 MiB. See docs/decisions/0002-sizes.md.
 pub const FRAME_TARGET_BYTES: usize = 1 << 20;

@@ -13,6 +13,7 @@ use crate::limits::{
     PACK_BYTES_MAX, PARITY_DATA_MAX, PARITY_OBJECTS_MAX, PARITY_TABLE_BYTES_MAX, STRIPE_BYTES_MAX,
     STRIPE_BYTES_MIN,
 };
+use crate::pack::newer_or_damaged;
 
 /// Length of the header, bytes.
 pub(super) const HEADER_LEN: usize = 32;
@@ -230,6 +231,11 @@ pub(super) fn read_table(
     id: ParityId,
     size: u64,
 ) -> Result<(Header, Table)> {
+    let found = read_and_parse(backend, id, size);
+    found.map_err(|error| newer_or_damaged(backend, ObjectName::Parity(id), error))
+}
+
+fn read_and_parse(backend: &dyn Backend, id: ParityId, size: u64) -> Result<(Header, Table)> {
     let object = ObjectName::Parity(id);
     let damaged = |detail: &str| Error::damaged(object, detail);
     let wide = |len: usize| u64::try_from(len).expect("64 bits hold any length");

@@ -112,17 +112,20 @@ proptest! {
     }
 }
 
-/// A newer version is unsupported, never damaged; limits are named.
+/// A newer version is unsupported if both ends name it, and damage otherwise; limits are named.
 #[test]
 fn newer_versions_and_limits() {
     let (header, table) = table(4096, &[5000, 6000], 2);
     let whole = object(&header, &table);
     let table_at = HEADER_LEN + usize::try_from(table.layout().parity_bytes()).unwrap();
+    let mut newer = whole.clone();
+    [8, table_at, whole.len() - 12].iter().for_each(|place| newer[*place] = 2);
+    let error = read(&newer).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { found: 2, supported: 1, .. }), "{error}");
     for place in [8, table_at, whole.len() - 12] {
-        let mut newer = whole.clone();
-        newer[place] = 2;
-        let error = read(&newer).unwrap_err();
-        assert!(matches!(error, Error::Unsupported { found: 2, supported: 1, .. }), "{error}");
+        let mut flipped = whole.clone();
+        flipped[place] = 2;
+        assert!(read(&flipped).unwrap_err().is_damage());
     }
     for (place, value) in [(10, 129), (12, 33)] {
         let mut many = whole.clone();

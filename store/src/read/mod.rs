@@ -7,7 +7,7 @@ use crate::backend::ObjectBytes;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, NodeId, ObjectName, PackId};
 use crate::index::Location;
-use crate::pack::{PACK_HEADER_LEN, PackKey};
+use crate::pack::{PACK_HEADER_LEN, PackKey, newer_or_damaged};
 use crate::repository::{HeadView, Repository, SharedIndex, lost_chunk};
 use crate::tree::{NodeBytes, NodeSource};
 use cache::Cache;
@@ -239,7 +239,8 @@ impl Reader {
         let name = ObjectName::Pack(pack);
         let length = u64::try_from(PACK_HEADER_LEN).expect("a small constant");
         let header = self.repository.backend.read(&name, 0..length)?;
-        let key = PackKey::open(&pack, &header, &self.repository.id(), &self.repository.domain)?;
+        let key = PackKey::open(&pack, &header, &self.repository.id(), &self.repository.domain)
+            .map_err(|error| newer_or_damaged(&*self.repository.backend, name, error))?;
         let key = Arc::new(key);
         self.keys.put(pack, Arc::clone(&key), 1);
         Ok(key)

@@ -5,6 +5,7 @@
 mod backends;
 mod checks;
 mod crashes;
+mod damage_matrix;
 mod forgetting;
 mod gated;
 mod index_repair;
