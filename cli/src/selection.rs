@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use stillpoint_store::prune::PruneOptions;
-use stillpoint_store::record::Summary;
+use stillpoint_store::record::{CaptureInfo, Summary};
 use stillpoint_store::repository::Snapshot;
 use stillpoint_store::{Forgotten, Timestamp};
 
@@ -81,6 +81,8 @@ pub struct SnapshotJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     original: Option<OriginalJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    capture: Option<CaptureJson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     forgotten: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     recoverable_until: Option<String>,
@@ -92,6 +94,47 @@ pub struct SnapshotJson<'a> {
 struct OriginalJson {
     repository: String,
     snapshot: String,
+}
+
+/// How a snapshot was captured; times are milliseconds.
+#[derive(Debug, Serialize)]
+pub struct CaptureJson<'a> {
+    level: &'static str,
+    draft: bool,
+    lock: &'a str,
+    changes: &'a str,
+    locked_ms: Option<f64>,
+    own_ms: Option<f64>,
+    request_ms: f64,
+    drain_ms: f64,
+    freeze_ms: f64,
+    release_ms: f64,
+    residual_files: u64,
+    residual_bytes: u64,
+    warm_passes: u32,
+    databases: &'a [String],
+}
+
+impl<'a> CaptureJson<'a> {
+    /// The figures of a capture.
+    pub fn new(info: &'a CaptureInfo) -> Self {
+        Self {
+            level: info.level.name(),
+            draft: info.draft,
+            lock: &info.lock,
+            changes: &info.changes,
+            locked_ms: info.locked_ns.map(text::milliseconds),
+            own_ms: info.own_ns().map(text::milliseconds),
+            request_ms: text::milliseconds(info.request_ns),
+            drain_ms: text::milliseconds(info.drain_ns),
+            freeze_ms: text::milliseconds(info.freeze_ns),
+            release_ms: text::milliseconds(info.release_ns),
+            residual_files: info.residual_files,
+            residual_bytes: info.residual_bytes,
+            warm_passes: info.warm_passes,
+            databases: &info.databases,
+        }
+    }
 }
 
 impl<'a> SnapshotJson<'a> {
@@ -121,6 +164,7 @@ impl<'a> SnapshotJson<'a> {
                 repository: original.repository.to_string(),
                 snapshot: original.snapshot.to_string(),
             }),
+            capture: record.capture.as_ref().map(CaptureJson::new),
             forgotten: None,
             recoverable_until: None,
             summary: SummaryJson::new(&record.summary),

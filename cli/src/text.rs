@@ -114,6 +114,11 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
+/// Nanoseconds as milliseconds, to the microsecond.
+pub fn milliseconds(nanos: u64) -> f64 {
+    std::time::Duration::from_micros(nanos / 1000).as_secs_f64() * 1000.0
+}
+
 /// A duration as a clock shows it: `0:07`, `12:05`, `3:00:09`; below ten seconds with tenths: `0.4 s`.
 pub fn duration(time: std::time::Duration) -> String {
     let seconds = time.as_secs();

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use stillpoint_store::cancel::Cancel;
-use stillpoint_store::record::{SnapshotRecord, Summary};
+use stillpoint_store::record::{CaptureInfo, SnapshotRecord, Summary};
 use stillpoint_store::repository::{Repository, Snapshot};
 use stillpoint_store::write::{WriteOptions, Writer};
 use stillpoint_store::{Error, Result, SnapshotId, Timestamp};
@@ -55,6 +55,8 @@ pub struct BackupOptions {
     pub description: String,
     /// The program and its version.
     pub program: String,
+    /// What the record says of the capture that this is part of.
+    pub capture: Option<CaptureInfo>,
     /// Count without storing; there will be no snapshot.
     pub dry_run: bool,
     /// Make no snapshot if nothing differs from the parent.
@@ -77,6 +79,7 @@ impl BackupOptions {
             tags: self.tags.clone(),
             description: self.description.clone(),
             program: self.program.clone(),
+            capture: self.capture.clone(),
             write: self.write.clone(),
             ..*self
         })

@@ -4,12 +4,14 @@
 //! with the metadata key. All are CBOR with named fields: new fields may be added, and a reader skips those it does
 //! not know; a change that an old reader must not skip raises the version.
 
+pub mod capture;
 pub mod config;
 pub mod head;
 mod secret;
 pub mod slot;
 pub mod snapshot;
 
+pub use capture::{CaptureInfo, Consistency};
 pub use config::{ChunkSizes, Config, Sizes, UncheckedConfig};
 pub use head::Head;
 pub use slot::{KdfCost, KeySlot, NewSlot, Secret, SlotKind};

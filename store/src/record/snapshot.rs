@@ -1,5 +1,6 @@
 //! The snapshot record: one restorable point in time.
 
+use super::capture::CaptureInfo;
 use crate::crypto::{MetadataKey, RecordContext, RecordKind};
 use crate::env::{Env, Timestamp};
 use crate::error::{Error, Result};
@@ -56,6 +57,9 @@ pub struct SnapshotRecord {
     /// What it is a copy of, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<Original>,
+    /// How it was captured, where an application was asked to hold still or could have been.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<CaptureInfo>,
 }
 
 /// The snapshot that was first taken, wherever copies of it lie; copies of copies name the same one.
@@ -121,6 +125,7 @@ impl SnapshotRecord {
             summary: Summary::default(),
             snapshot: None,
             original: None,
+            capture: None,
         }
     }
 

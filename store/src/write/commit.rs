@@ -6,7 +6,7 @@
 use super::lane::{Lane, LaneStart};
 use super::{FinishedPack, IdSet, State, Writer};
 use crate::backend;
-use crate::catalogue::{Key, PackEntry, SnapshotEntry};
+use crate::catalogue::{ForgottenEntry, Key, PackEntry, SnapshotEntry};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, ObjectName, PackId, SnapshotId};
 use crate::index::Location;
@@ -74,10 +74,13 @@ impl Writer {
         let id = SnapshotId::random(&*repository.env);
         let sealed = record.seal(id, repository.id(), &repository.metadata, &*repository.env)?;
         backend::put(&*repository.backend, &ObjectName::Snapshot(id), &sealed)?;
-        let mut edit = CatalogueEdit::witnessed_by(Key::Snapshot(id));
+        let is_draft = self.options.draft;
+        let key = if is_draft { Key::Forgotten(id) } else { Key::Snapshot(id) };
+        let mut edit = CatalogueEdit::witnessed_by(key);
         let packs = self.finished_packs();
         let additions = add_packs(&packs, &mut edit);
         settle_losses(base, &packs, &mut edit)?;
+        self.remove_superseded(base, &mut edit)?;
         let entry = SnapshotEntry {
             hash: *blake3::hash(&sealed).as_bytes(),
             root: record.root,
@@ -85,7 +88,12 @@ impl Writer {
             protected: self.options.protect,
             record: None,
         };
-        edit.put(Key::Snapshot(id), &entry);
+        if is_draft {
+            let (forgotten, seq) = (entry.committed, base.seq() + 1);
+            edit.put(key, &ForgottenEntry { entry, forgotten, seq });
+        } else {
+            edit.put(key, &entry);
+        }
         match repository.attempt(base, &edit)? {
             Attempt::Committed(next) => {
                 if let Err(error) = repository.advance_index(base, &next, &additions) {
@@ -102,6 +110,18 @@ impl Writer {
                 Ok(None)
             }
         }
+    }
+
+    /// Takes the drafts that this commit replaces off the list of forgotten snapshots, as far as they still are there.
+    fn remove_superseded(&self, base: &HeadView, edit: &mut CatalogueEdit) -> Result<()> {
+        if self.options.supersedes.is_empty() {
+            return Ok(());
+        }
+        let forgotten = base.forgotten()?;
+        for id in self.options.supersedes.iter().filter(|id| forgotten.contains_key(id)) {
+            edit.remove(Key::Forgotten(*id));
+        }
+        Ok(())
     }
 
     fn finished_packs(&self) -> Vec<FinishedPack> {

@@ -41,6 +41,11 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// The snapshot is protected from being forgotten from its first moment on.
     pub protect: bool,
+    /// The snapshot is born forgotten: kept whole for the time of undeletion, on no list of live ones. For passes of a
+    /// capture that only serve the next pass.
+    pub draft: bool,
+    /// Forgotten snapshots that the commit removes for good: the drafts that it replaces.
+    pub supersedes: Vec<SnapshotId>,
 }
 
 impl Default for WriteOptions {
@@ -53,6 +58,8 @@ impl Default for WriteOptions {
             frame_target_bytes: FRAME_TARGET_BYTES,
             dry_run: false,
             protect: false,
+            draft: false,
+            supersedes: Vec::new(),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Forgetting, taking it back, and protecting from it.
 
-use crate::lab::{assert_whole, create, files, memory, open, restore_by_id, snapshot};
+use crate::lab::{self, assert_whole, create, files, memory, open, restore_by_id, snapshot};
 use std::sync::Arc;
 use std::time::Duration;
 use stillpoint_store::prune::{MaxUnused, PruneOptions};
-use stillpoint_store::{Error, Repository};
+use stillpoint_store::{Error, Repository, WriteOptions};
 
 fn prune(repository: &Arc<Repository>, keep_forgotten: Duration) -> u64 {
     let options = PruneOptions {
@@ -123,4 +123,35 @@ fn readers_follow_moved_chunks_whatever_their_index_knows() {
         assert_eq!(crate::lab::restore_with(&reader, root).unwrap(), kept, "{case}");
         assert_eq!(reading.notices(), Vec::<String>::new(), "{case}");
     }
+}
+
+/// A draft is on no list of live snapshots and survives a prune; the commit that replaces it removes it for good, and what
+/// both hold is kept.
+#[test]
+fn drafts_serve_until_they_are_replaced() {
+    let (backend, env) = memory();
+    let repository = create(&backend, &env);
+    let commit = |content: lab::Files, options: WriteOptions| {
+        let writer = repository.writer(options).unwrap();
+        let record = lab::fill(&writer, &repository, &content).unwrap();
+        writer.commit(record).unwrap().0
+    };
+    let draft = |content| commit(content, WriteOptions { draft: true, ..WriteOptions::default() });
+    let first = draft(files(0..4));
+    let second = draft(files(0..6));
+    assert!(repository.snapshots().unwrap().is_empty());
+    prune(&repository, WEEK);
+    let drafts: Vec<_> =
+        repository.forgotten().unwrap().into_iter().map(|one| one.snapshot.id).collect();
+    assert_eq!(drafts.len(), 2);
+    assert!(drafts.contains(&first) && drafts.contains(&second));
+
+    let supersedes = vec![first, second];
+    let last = commit(files(0..7), WriteOptions { supersedes, ..WriteOptions::default() });
+    assert!(repository.forgotten().unwrap().is_empty());
+    prune(&repository, Duration::ZERO);
+    assert_eq!(restore_by_id(&repository, last).unwrap(), files(0..7));
+    assert_whole(&repository);
+    let gone = repository.undelete(&[first]).unwrap_err();
+    assert!(matches!(gone, Error::NoSuchSnapshot { .. }), "{gone}");
 }

@@ -88,6 +88,7 @@ impl Plan {
         record.tags = options.tags;
         record.description = options.description;
         record.program = options.program;
+        record.capture = options.capture;
         record.paths = paths.into_iter().map(Into::into).collect();
         record.excludes = excludes(&options.filter);
         let rules = ScanRules { filter, devices: options.one_file_system.then_some(devices) };
