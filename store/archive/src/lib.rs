@@ -12,6 +12,7 @@ pub mod diff;
 pub mod dump;
 pub mod entry;
 pub mod filter;
+pub mod held;
 pub mod listing;
 mod meta;
 pub mod observer;
@@ -24,7 +25,7 @@ mod scan;
 pub mod source;
 pub mod target;
 
-pub use backup::{BackupOptions, BackupReport, ParentChoice, backup};
+pub use backup::{BackupOptions, BackupReport, Changes, ParentChoice, backup, backup_changes};
 pub use change::ChangeRules;
 pub use content::write_content;
 pub use entry::{

@@ -9,52 +9,60 @@
 
 mod content;
 mod emit;
+mod held;
 mod job;
 mod links;
+mod manifest;
 mod profile;
 mod reading;
 mod window;
 
 pub(crate) use content::ContentList;
 pub use emit::PROBLEMS_LISTED_MAX;
-pub(crate) use emit::{Built, Sinks};
+pub(crate) use emit::{Built, Sinks, Tally};
 pub(crate) use job::Piece;
+pub(crate) use manifest::{Anew, Changed, Manifest, Mark};
 pub(crate) use profile::{Chunkers, HEAD_BYTES, by_name};
 pub(crate) use reading::Readers;
 
 use crate::change::Verdict;
-use crate::change::parent::Parent;
-use crate::entry::{Content, Entry, EntryKind};
-use crate::meta::Names;
+use crate::change::parent::{Known, Parent};
+use crate::entry::{Content, Entry, EntryHead, EntryKind, KindCode};
+use crate::held::Held;
+use crate::meta::{Names, Stat};
 use crate::observer::{Observer, Outcome};
 use crate::path;
-use crate::scan::{Met, Place, Scan, Walk};
+use crate::scan::{Met, Place, Reach, Scan, Walk};
 use crate::source::StreamSource;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use emit::{Before, Emitter};
-use job::{Job, Message, Want, Work};
+use job::{Job, Live, Message, Want, Work};
 use rustix::io::Errno;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use stillpoint_store::tree::NodeSink;
 use stillpoint_store::{Error, NodeId, Result, Timestamp};
 use window::{LONG_MESSAGES_MAX, Window};
 
 /// How often the parent's nodes are passed on, in entries.
 const NODES_PASSED_EVERY: usize = 4096;
 
-/// Something in the manifest that is not on a file system.
+/// Something in the manifest that the walk does not meet.
 pub(crate) enum Extra {
     /// A stream.
     Stream(Box<dyn StreamSource>),
     /// A directory that a stream's name needs.
     Directory,
+    /// A path as it was held.
+    Held(Box<Held>),
 }
 
 /// What a pipeline works on.
 pub(crate) struct Input<'a> {
     pub(crate) scan: &'a Scan,
     pub(crate) parent: Option<Parent<'a>>,
+    /// Where only parts of the sources are looked at: the paths that changed, whatever their stat says. They may
+    /// have vanished.
+    pub(crate) changed: Option<&'a BTreeSet<Vec<u8>>>,
     /// By ascending key.
     pub(crate) extras: VecDeque<(Vec<u8>, Extra)>,
     /// What entries of extras say about their times.
@@ -76,7 +84,7 @@ pub(crate) struct Input<'a> {
 /// a problem, not an error.
 pub(crate) fn run<'a>(
     input: Input<'a>,
-    manifest_nodes: &'a mut dyn NodeSink,
+    manifest: Box<dyn Manifest + 'a>,
     sinks: Sinks<'a>,
 ) -> Result<Built> {
     let (scan, readers) = (input.scan, input.readers);
@@ -99,7 +107,8 @@ pub(crate) fn run<'a>(
             readers,
             observer: input.observer,
             window: Window::new(sender, readers),
-            emitter: Emitter::new(manifest_nodes, sinks, input.observer),
+            changed: input.changed,
+            emitter: Emitter::new(manifest, input.changed, sinks, input.observer),
         }
         .run()
     })
@@ -135,6 +144,7 @@ fn work(readers: &Readers, queue: &Receiver<Work>) {
 struct Driver<'a> {
     walk: Walk<'a>,
     parent: Option<Parent<'a>>,
+    changed: Option<&'a BTreeSet<Vec<u8>>>,
     extras: VecDeque<(Vec<u8>, Extra)>,
     time: Timestamp,
     know_node: &'a mut dyn FnMut(NodeId),
@@ -183,11 +193,11 @@ impl Driver<'_> {
 
     /// Takes the next path of the walk in; false at its end.
     fn admit(&mut self) -> Result<bool> {
-        let Self { walk, parent, extras, window, emitter, readers, .. } = self;
+        let Self { walk, parent, changed, extras, window, emitter, readers, .. } = self;
         let Some(met) = walk.next() else { return Ok(false) };
         let key = match &met {
             Met::Path(place) => place.key,
-            Met::Problem { key, .. } => key,
+            Met::Problem { key, .. } | Met::Gone { key } => key,
         };
         while let Some((extra_key, _)) = extras.front()
             && extra_key.as_slice() <= key
@@ -198,24 +208,45 @@ impl Driver<'_> {
                     // The walk has the directory that the stream needs.
                     (Extra::Directory, Met::Path(place)) if place.stat.is_directory() => {}
                     (Extra::Directory, Met::Problem { .. }) => {}
+                    (extra, Met::Gone { key }) => {
+                        let key = key.to_vec();
+                        admit_extra(
+                            parent.as_mut(),
+                            window,
+                            emitter,
+                            (key, extra),
+                            self.time,
+                            readers,
+                        )?;
+                        return Ok(true);
+                    }
                     _ => return Err(taken(key)),
                 }
                 continue;
             }
-            admit_extra(parent.as_mut(), window, extra_key, extra, self.time, readers)?;
+            let extra = (extra_key, extra);
+            admit_extra(parent.as_mut(), window, emitter, extra, self.time, readers)?;
         }
         match met {
-            Met::Path(place) => admit_path(&place, parent.as_mut(), window, emitter)?,
-            Met::Problem { key, what, errno } => {
+            Met::Path(place) => {
+                if admit_path(&place, *changed, parent.as_mut(), window, emitter)? {
+                    walk.enter();
+                }
+            }
+            Met::Problem { key, what, errno, lost } => {
+                if lost {
+                    emitter.announce(key, Mark::Gone);
+                }
                 emitter.problem(key, problem_text(what, errno));
             }
+            Met::Gone { key } => emitter.announce(key, Mark::Gone),
         }
         Ok(true)
     }
 
     fn admit_extra(&mut self, key: Vec<u8>, extra: Extra) -> Result<()> {
-        let Self { parent, window, readers, time, .. } = self;
-        admit_extra(parent.as_mut(), window, key, extra, *time, readers)
+        let Self { parent, window, emitter, readers, time, .. } = self;
+        admit_extra(parent.as_mut(), window, emitter, (key, extra), *time, readers)
     }
 
     /// Before anything is stored that the parent was to lend.
@@ -244,24 +275,37 @@ fn problem_text(what: &str, errno: Errno) -> String {
     }
 }
 
+/// Takes in a path of the walk. True when the walk has to go below it, although it is to be recorded alone: what
+/// the parent has there is of another directory.
 fn admit_path(
     place: &Place<'_>,
+    changed: Option<&BTreeSet<Vec<u8>>>,
     parent: Option<&mut Parent<'_>>,
     window: &mut Window<'_>,
     emitter: &mut Emitter<'_>,
-) -> Result<()> {
+) -> Result<bool> {
+    let force = changed.is_some_and(|changed| changed.contains(place.key));
     let known = match parent {
-        Some(parent) => parent.find(place.key, place.stat)?,
+        Some(parent) => parent.find(place.key, place.stat, force)?,
         None => None,
     };
+    let enter = matches!(place.reach, Some(Reach::Alone { .. }))
+        && place.stat.is_directory()
+        && !is_same_directory(known.as_ref(), place.stat)?;
+    if changed.is_some()
+        && (enter || matches!(place.reach, Some(Reach::Root | Reach::Whole { .. })))
+    {
+        emitter.announce(place.key, Mark::Tree);
+    }
     let (want, before) = match known {
         Some(known) if known.verdict == Verdict::Same => {
             let outcome = if known.moved { Outcome::Moved } else { Outcome::Unmodified };
             if window.is_empty() {
-                return emitter.unchanged(place.key, known.value, outcome);
+                emitter.unchanged(place.key, known.value, outcome)?;
+            } else {
+                window.push_ready(place.key.to_vec(), known.value.to_vec(), outcome);
             }
-            window.push_ready(place.key.to_vec(), known.value.to_vec(), outcome);
-            return Ok(());
+            return Ok(enter);
         }
         Some(known) => {
             let metadata_only = known.verdict == Verdict::MetadataChanged;
@@ -270,18 +314,26 @@ fn admit_path(
         }
         None => (Want::Content, Before::default()),
     };
-    let job =
-        Job { dir: Arc::clone(place.dir), name: place.name.to_owned(), stat: *place.stat, want };
+    let (dir, name, stat) = (Arc::clone(place.dir), place.name.to_owned(), *place.stat);
+    let job = Job::Live(Live { dir, name, stat, want });
     window.push_job(place.key.to_vec(), job, before, emitter);
-    Ok(())
+    Ok(enter)
+}
+
+/// Whether the parent has this very directory at its path.
+fn is_same_directory(known: Option<&Known<'_>>, stat: &Stat) -> Result<bool> {
+    let Some(known) = known.filter(|known| !known.moved) else { return Ok(false) };
+    let head = EntryHead::decode(known.value)?;
+    let is_same = (head.device, head.inode) == (stat.device, stat.inode);
+    Ok(is_same && head.kind == KindCode::Directory)
 }
 
 /// Takes in something that the walk does not know.
 fn admit_extra(
     parent: Option<&mut Parent<'_>>,
     window: &mut Window<'_>,
-    key: Vec<u8>,
-    extra: Extra,
+    emitter: &mut Emitter<'_>,
+    (key, extra): (Vec<u8>, Extra),
     time: Timestamp,
     readers: &Readers,
 ) -> Result<()> {
@@ -295,6 +347,10 @@ fn admit_extra(
             let entry = made_up(EntryKind::Directory, 0o755, time, &readers.names);
             let outcome = if before.value.is_some() { Outcome::Unmodified } else { Outcome::New };
             window.push_ready(key, entry.to_bytes(), outcome);
+        }
+        Extra::Held(held) => {
+            let job = Job::Held { name: path::file_name(&key).to_vec(), held };
+            window.push_job(key, job, before, emitter);
         }
         Extra::Stream(source) => {
             let kind = EntryKind::File(Content::Chunks(Vec::new()));

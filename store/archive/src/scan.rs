@@ -5,18 +5,22 @@
 mod ahead;
 mod estimate;
 mod listing;
+mod pick;
 mod roots;
 mod rules;
 
 pub(crate) use estimate::estimate;
 pub use roots::root_key;
-pub(crate) use roots::{Station, root_keys, stations};
+pub(crate) use roots::{
+    Reach, Station, above, outer_roots, root_keys, root_of, stations, stations_within,
+};
 pub(crate) use rules::ScanRules;
 
 use crate::meta::Stat;
 use crate::path;
 use crate::source::Dir;
 use ahead::{Ahead, Batch, Task};
+use pick::Picker;
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
@@ -26,13 +30,19 @@ use stillpoint_store::limits::TREE_KEY_BYTES_MAX;
 /// Most directories on the way down whose descriptors stay open.
 const OPEN_ANCESTORS_MAX: usize = 64;
 
+/// Problem text for a path whose stat cannot be had.
+const LOOK_FAILED: &str = "cannot look at it";
+
 /// What the walk met.
 #[derive(Debug)]
 pub(crate) enum Met<'a> {
     /// A path that is there.
     Path(Place<'a>),
     /// A path of which something could not be found out, and what.
-    Problem { key: &'a [u8], what: &'static str, errno: Errno },
+    /// `lost` when it is a station of which nothing is known, not even what lies below it.
+    Problem { key: &'a [u8], what: &'static str, errno: Errno, lost: bool },
+    /// A station inside a root that is not there, or left out by the rules.
+    Gone { key: &'a [u8] },
 }
 
 /// One path that is there.
@@ -43,6 +53,8 @@ pub(crate) struct Place<'a> {
     pub(crate) dir: &'a Arc<Dir>,
     pub(crate) name: &'a CStr,
     pub(crate) stat: &'a Stat,
+    /// Set for a station; None for what was met below one.
+    pub(crate) reach: Option<Reach>,
 }
 
 /// A scan: start workers with [`Scan::work`], consume with [`Scan::walk`], end with [`Scan::stop`].
@@ -77,6 +89,9 @@ impl Scan {
             key: Vec::new(),
             pending: None,
             at: None,
+            reach: Reach::Way,
+            entered: None,
+            picker: Picker::default(),
         }
     }
 }
@@ -92,6 +107,10 @@ pub(crate) struct Walk<'a> {
     pending: Option<Arc<Task>>,
     /// Where the last station lies, so that its place can be lent out.
     at: Option<(Arc<Dir>, CString, Stat)>,
+    reach: Reach,
+    /// The station inside a root that was walked last: later stations below it are part of it.
+    entered: Option<Vec<u8>>,
+    picker: Picker,
 }
 
 #[derive(Debug)]
@@ -105,6 +124,8 @@ enum Next {
     Item,
     Station,
     Problem(&'static str, Errno),
+    Lost(Errno),
+    Gone,
 }
 
 impl Walk<'_> {
@@ -113,17 +134,23 @@ impl Walk<'_> {
         let next = self.advance()?;
         let key = self.key.as_slice();
         Some(match next {
-            Next::Problem(what, errno) => Met::Problem { key, what, errno },
+            Next::Problem(what, errno) => Met::Problem { key, what, errno, lost: false },
+            Next::Lost(errno) => {
+                let lost = self.reach != Reach::Way;
+                Met::Problem { key, what: LOOK_FAILED, errno, lost }
+            }
+            Next::Gone => Met::Gone { key },
             Next::Station => {
                 let (dir, name, stat) = self.at.as_ref().expect("set with the station");
-                Met::Path(Place { key, dir, name, stat })
+                Met::Path(Place { key, dir, name, stat, reach: Some(self.reach) })
             }
             Next::Item => {
                 let frame = self.frames.last().expect("an item has a frame");
                 let (looked, _) = frame.batch.items.get(frame.next - 1).expect("just passed");
                 let listing = &frame.batch.listing;
                 let stat = looked.stat.as_ref().expect("a failed look is a problem");
-                Met::Path(Place { key, dir: &listing.dir, name: listing.name(looked.name), stat })
+                let name = listing.name(looked.name);
+                Met::Path(Place { key, dir: &listing.dir, name, stat, reach: None })
             }
         })
     }
@@ -146,7 +173,7 @@ impl Walk<'_> {
                     return Some(Next::Problem("the path is too long", Errno::NAMETOOLONG));
                 }
                 if let Err(errno) = looked.stat {
-                    return Some(Next::Problem("cannot look at it", errno));
+                    return Some(Next::Problem(LOOK_FAILED, errno));
                 }
                 self.pending = below.clone();
                 return Some(Next::Item);
@@ -174,37 +201,59 @@ impl Walk<'_> {
         }
     }
 
+    /// Goes below the station that was given last, if it is a directory that the rules let in. Later stations there are
+    /// part of it.
+    pub(crate) fn enter(&mut self) {
+        if let Some((dir, name, stat)) = &self.at
+            && self.ahead.rules().descends(stat)
+        {
+            let key = self.key.as_slice().into();
+            self.pending = Some(Ahead::task(Arc::clone(dir), name.clone(), key));
+        }
+        self.entered = Some(self.key.clone());
+    }
+
     fn next_station(&mut self) -> Option<Next> {
-        let station = self.stations.next()?;
+        let is_part = |station: &&Station| {
+            self.entered.as_ref().is_some_and(|entered| path::is_within(&station.key, entered))
+        };
+        let station = self.stations.by_ref().find(|station| !is_part(station))?;
         self.key.clone_from(&station.key);
-        let found = match path::parent_key(&station.key) {
-            None => Dir::open_path(std::iter::empty()).map(|dir| (dir, c".".to_owned())),
-            Some(parent) => Dir::open_path(path::components(parent)).and_then(|dir| {
-                let name = CString::new(path::file_name(&station.key)).map_err(|_| Errno::INVAL)?;
-                Ok((dir, name))
-            }),
+        self.reach = station.reach;
+        let found = match station.reach {
+            Reach::Way => look_at(&station.key, true).map(Some),
+            Reach::Root => look_at(&station.key, false).map(Some),
+            Reach::Alone { root_len } | Reach::Whole { root_len } => {
+                self.picker.look(self.ahead.rules(), &station.key, root_len)
+            }
         };
-        let look = |(dir, name): (Arc<Dir>, CString)| {
-            let fd = dir.fd()?;
-            let stat = if station.is_root {
-                Stat::at(fd.as_fd(), &name)?
-            } else {
-                Stat::following(fd.as_fd(), &name)?
-            };
-            Ok::<_, Errno>((dir, name, stat))
-        };
-        match found.and_then(look) {
-            Ok((dir, name, stat)) => {
-                if station.is_root && self.ahead.rules().descends(&stat) {
-                    let key = station.key.as_slice().into();
-                    self.pending = Some(Ahead::task(Arc::clone(&dir), name.clone(), key));
+        match found {
+            Ok(Some(at)) => {
+                self.at = Some(at);
+                if matches!(station.reach, Reach::Root | Reach::Whole { .. }) {
+                    self.enter();
                 }
-                self.at = Some((dir, name, stat));
                 Some(Next::Station)
             }
-            Err(errno) => Some(Next::Problem("cannot look at it", errno)),
+            Ok(None) => Some(Next::Gone),
+            Err(errno) => Some(Next::Lost(errno)),
         }
     }
+}
+
+/// Finds a root or what leads to one: the directory that holds it, its name in there, and its stat.
+fn look_at(key: &[u8], follow: bool) -> Result<(Arc<Dir>, CString, Stat), Errno> {
+    let (dir, name) = match path::parent_key(key) {
+        None => (Dir::open_path(std::iter::empty())?, c".".to_owned()),
+        Some(parent) => {
+            let name = CString::new(path::file_name(key)).map_err(|_| Errno::INVAL)?;
+            (Dir::open_path(path::components(parent))?, name)
+        }
+    };
+    let fd = dir.fd()?;
+    let stat =
+        if follow { Stat::following(fd.as_fd(), &name)? } else { Stat::at(fd.as_fd(), &name)? };
+    Ok((dir, name, stat))
 }
 
 #[cfg(test)]

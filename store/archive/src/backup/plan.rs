@@ -120,7 +120,7 @@ impl Plan {
     }
 }
 
-fn taken(name: &str) -> Error {
+pub(super) fn taken(name: &str) -> Error {
     Error::Invalid(format!("the stream {name} collides with the name of another one"))
 }
 
@@ -128,7 +128,7 @@ fn taken(name: &str) -> Error {
 const NO_ROOT: Root = Root { id: ChunkId::from_bytes([0; 32]), level: 0, entries: 0, bytes: 0 };
 
 /// The devices of those roots that are there.
-fn devices(roots: &[Vec<u8>]) -> BTreeSet<u64> {
+pub(crate) fn devices(roots: &[Vec<u8>]) -> BTreeSet<u64> {
     let device = |key: &Vec<u8>| {
         let parent = path::parent_key(key).unwrap_or_default();
         let dir = Dir::open_path(path::components(parent)).ok()?;

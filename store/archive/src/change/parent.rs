@@ -15,6 +15,8 @@ use stillpoint_store::{ChunkId, Error, NodeId, Result, Timestamp};
 /// Most memory for the places of the parent's directories, bytes; beyond it renames are read anew, which is slower
 /// and nothing else.
 const PLACES_BYTES_MAX: usize = 32 << 20;
+/// Entries that are stepped over before a place is looked for from the root of the tree.
+const STEPS_MAX: usize = 64;
 /// Most renamed directories inside each other that are followed.
 const MOVES_NESTED_MAX: usize = 64;
 
@@ -27,7 +29,7 @@ pub(crate) struct Parent<'a> {
     /// When the parent's backup began: what was born later cannot be in it.
     began: Timestamp,
     /// Where the parent's directories lie, by device and inode; filled when first needed.
-    places: Option<HashMap<(u64, u64), Box<[u8]>>>,
+    places: Option<Places>,
     moves: Vec<Move<'a>>,
     visited: Vec<NodeId>,
     /// Chunks that are in no pack any more: files that need them are read again.
@@ -36,6 +38,9 @@ pub(crate) struct Parent<'a> {
     failure: Option<Error>,
     is_blind: bool,
 }
+
+/// Where directories lie, by device and inode.
+pub(crate) type Places = HashMap<(u64, u64), Box<[u8]>>;
 
 /// A directory that has a new path, and the parent's entries below its old one.
 struct Move<'a> {
@@ -89,6 +94,12 @@ impl<'a> Parent<'a> {
         Ok(parent)
     }
 
+    /// Looks for the old places of renamed directories among these paths only, instead of in the whole manifest.
+    pub(crate) fn with_old_places(mut self, places: Places) -> Self {
+        self.places = Some(places);
+        self
+    }
+
     /// Takes no content over that needs one of these chunks.
     pub(crate) fn without(mut self, lost: HashSet<ChunkId>) -> Self {
         self.lost = lost;
@@ -113,15 +124,20 @@ impl<'a> Parent<'a> {
         }
     }
 
-    /// Looks for a path; must be asked in ascending order of keys.
+    /// Looks for a path; must be asked in ascending order of keys. With `force` its content counts as changed.
     ///
     /// # Errors
     /// Errors of the source that are no damage.
-    pub(crate) fn find(&mut self, key: &[u8], stat: &Stat) -> Result<Option<Known<'_>>> {
+    pub(crate) fn find(
+        &mut self,
+        key: &[u8],
+        stat: &Stat,
+        force: bool,
+    ) -> Result<Option<Known<'_>>> {
         if self.is_blind {
             return Ok(None);
         }
-        let looked = self.look(key, stat);
+        let looked = self.look(key, stat, force);
         let Some(Some((verdict, moved))) = self.tolerate(looked)? else { return Ok(None) };
         let found = match moved {
             true => self.moves.last().and_then(|m| m.cursor.peek()),
@@ -132,13 +148,13 @@ impl<'a> Parent<'a> {
     }
 
     /// What is known of a path, and whether it stands at the old place of a renamed directory.
-    fn look(&mut self, key: &[u8], stat: &Stat) -> Result<Option<(Verdict, bool)>> {
+    fn look(&mut self, key: &[u8], stat: &Stat, force: bool) -> Result<Option<(Verdict, bool)>> {
         self.leave_moves(key);
         advance_to(&mut self.cursor, key)?;
         let here = match self.cursor.peek() {
             Some((found, value)) if found == key => {
                 let head = EntryHead::decode(value)?;
-                let verdict = match self.needs_lost(value)? {
+                let verdict = match force || needs_any(value, self.source, &self.lost)? {
                     true => Verdict::ContentChanged,
                     false => judge(self.rules, stat, &head),
                 };
@@ -147,7 +163,7 @@ impl<'a> Parent<'a> {
             _ => None,
         };
         if here.is_none_or(|(_, verdict)| verdict == Verdict::ContentChanged) {
-            if self.find_moved(key, stat)? {
+            if !force && self.find_moved(key, stat)? {
                 return Ok(Some((Verdict::Same, true)));
             }
             let same_inode = here.is_some_and(|(head, _)| head.inode == stat.inode);
@@ -156,38 +172,6 @@ impl<'a> Parent<'a> {
             }
         }
         Ok(here.map(|(_, verdict)| (verdict, false)))
-    }
-
-    /// Whether a file's content cannot be taken over because a chunk of it is lost.
-    fn needs_lost(&self, value: &[u8]) -> Result<bool> {
-        if self.lost.is_empty() {
-            return Ok(false);
-        }
-        let root = match Entry::decode(value)?.kind {
-            EntryKind::File(Content::Chunks(items)) => {
-                return Ok(items.iter().any(|item| self.is_lost(item)));
-            }
-            EntryKind::File(Content::Tree(root)) => root,
-            _ => return Ok(false),
-        };
-        let read = || -> Result<bool> {
-            let mut cursor = Tree::<ContentSchema>::open(root, self.source).iter()?;
-            while let Some((_, value)) = cursor.peek() {
-                if self.is_lost(&ContentItem::decode(value)?) {
-                    return Ok(true);
-                }
-                cursor.advance()?;
-            }
-            Ok(false)
-        };
-        match read() {
-            Err(error) if error.is_damage() => Ok(true),
-            other => other,
-        }
-    }
-
-    fn is_lost(&self, item: &ContentItem) -> bool {
-        matches!(item, ContentItem::Data { id, .. } if self.lost.contains(id))
     }
 
     /// The parent's entry at exactly this path; as [`Self::find`], in ascending order of keys.
@@ -219,8 +203,7 @@ impl<'a> Parent<'a> {
                 if !is_untouched(stat, &EntryHead::decode(value)?) || self.rules.force {
                     return Ok(false);
                 }
-                let value = value.to_vec();
-                self.needs_lost(&value).map(|needs| !needs)
+                needs_any(value, self.source, &self.lost).map(|needs| !needs)
             }
             _ => Ok(false),
         }
@@ -253,15 +236,57 @@ impl<'a> Parent<'a> {
     }
 }
 
-fn advance_to(cursor: &mut Cursor<'_, ManifestSchema>, key: &[u8]) -> Result<()> {
-    while cursor.peek().is_some_and(|(found, _)| found < key) {
-        cursor.advance()?;
+/// Whether a file's content needs one of these chunks, so that it cannot be taken over.
+///
+/// # Errors
+/// Errors of the source that are no damage.
+pub(crate) fn needs_any(
+    value: &[u8],
+    source: &dyn NodeSource,
+    lost: &HashSet<ChunkId>,
+) -> Result<bool> {
+    if lost.is_empty() {
+        return Ok(false);
     }
-    Ok(())
+    let is_lost =
+        |item: &ContentItem| matches!(item, ContentItem::Data { id, .. } if lost.contains(id));
+    let root = match Entry::decode(value)?.kind {
+        EntryKind::File(Content::Chunks(items)) => return Ok(items.iter().any(is_lost)),
+        EntryKind::File(Content::Tree(root)) => root,
+        _ => return Ok(false),
+    };
+    let read = || -> Result<bool> {
+        let mut cursor = Tree::<ContentSchema>::open(root, source).iter()?;
+        while let Some((_, value)) = cursor.peek() {
+            if is_lost(&ContentItem::decode(value)?) {
+                return Ok(true);
+            }
+            cursor.advance()?;
+        }
+        Ok(false)
+    };
+    match read() {
+        Err(error) if error.is_damage() => Ok(true),
+        other => other,
+    }
 }
 
-fn places(tree: &Tree<'_, ManifestSchema>) -> Result<HashMap<(u64, u64), Box<[u8]>>> {
-    let mut places = HashMap::new();
+/// Goes forward to the first entry that is not before `key`.
+///
+/// # Errors
+/// Those of the cursor.
+pub(crate) fn advance_to(cursor: &mut Cursor<'_, ManifestSchema>, key: &[u8]) -> Result<()> {
+    for _ in 0..STEPS_MAX {
+        if cursor.peek().is_none_or(|(found, _)| found >= key) {
+            return Ok(());
+        }
+        cursor.advance()?;
+    }
+    cursor.seek(key)
+}
+
+fn places(tree: &Tree<'_, ManifestSchema>) -> Result<Places> {
+    let mut places = Places::new();
     let mut bytes = 0;
     let mut cursor = tree.iter()?;
     while let Some((key, value)) = cursor.peek() {
@@ -325,7 +350,7 @@ mod tests {
             .iter()
             .map(|(path, inode)| {
                 let (key, stat) = made(path, *inode);
-                match parent.find(&key, &stat).unwrap() {
+                match parent.find(&key, &stat, false).unwrap() {
                     None => "new".into(),
                     Some(Known { moved: true, value, .. }) => {
                         format!("moved from {}", Entry::decode(value).unwrap().inode)

@@ -3,19 +3,19 @@
 //! Runs on one thread. Knows neither files nor threads.
 
 use super::content::ContentList;
-use super::job::{Body, Job, Message, Piece, Report, Saved};
+use super::job::{Body, Failure, Job, Message, Piece, Report, Saved};
 use super::links::Links;
+use super::manifest::{Grown, Manifest, Mark};
 use super::reading::Readers;
-use crate::entry::{
-    Content, ENTRY_BYTES_MAX, Entry, EntryHead, EntryKind, KindCode, ManifestSchema,
-};
+use crate::entry::{Content, ENTRY_BYTES_MAX, Entry, EntryHead, EntryKind, KindCode};
 use crate::meta::Stat;
 use crate::observer::{Event, Observer, Outcome, Problem};
 use crate::path::path_from_key;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use stillpoint_chunker::ChunkBatch;
-use stillpoint_store::tree::{Builder, NodeSink, Root, TreeParams};
+use stillpoint_store::tree::{NodeSink, Root, TreeParams};
 use stillpoint_store::{Error, Result};
 
 /// Most problems that a report lists; the rest are counted. The observer is told of each.
@@ -59,6 +59,8 @@ pub(crate) struct Counts {
 pub(crate) struct Built {
     pub(crate) root: Root,
     pub(crate) counts: Counts,
+    /// How much larger it is than the manifest it was made from.
+    pub(crate) grown: Option<Grown>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -69,7 +71,9 @@ pub(super) struct Before {
 }
 
 pub(super) struct Emitter<'a> {
-    builder: Builder<'a, ManifestSchema>,
+    manifest: Box<dyn Manifest + 'a>,
+    /// Paths that may vanish without that being a problem.
+    changed: Option<&'a BTreeSet<Vec<u8>>>,
     sinks: Sinks<'a>,
     observer: &'a dyn Observer,
     pub(super) links: Links,
@@ -80,12 +84,14 @@ pub(super) struct Emitter<'a> {
 
 impl<'a> Emitter<'a> {
     pub(super) fn new(
-        manifest_nodes: &'a mut dyn NodeSink,
+        manifest: Box<dyn Manifest + 'a>,
+        changed: Option<&'a BTreeSet<Vec<u8>>>,
         sinks: Sinks<'a>,
         observer: &'a dyn Observer,
     ) -> Self {
         Self {
-            builder: Builder::new(sinks.params, manifest_nodes),
+            manifest,
+            changed,
             sinks,
             observer,
             links: Links::default(),
@@ -96,8 +102,13 @@ impl<'a> Emitter<'a> {
     }
 
     pub(super) fn finish(self) -> Result<Built> {
-        let root = self.builder.finish()?;
-        Ok(Built { root, counts: self.counts, problems: self.problems })
+        let (root, grown) = self.manifest.finish()?;
+        Ok(Built { root, counts: self.counts, grown, problems: self.problems })
+    }
+
+    /// Says what will be true of a path that has not come yet.
+    pub(super) fn announce(&mut self, key: &[u8], mark: Mark) {
+        self.manifest.announce(key, mark);
     }
 
     /// An entry that is taken over as it is.
@@ -130,10 +141,7 @@ impl<'a> Emitter<'a> {
                 let content = self.content_of(body, &saved.entry, before)?;
                 self.saved(key, saved, content, before, link)
             }
-            Err(why) => {
-                self.failed(key, why, link);
-                Ok(())
-            }
+            Err(failure) => self.failed(key, failure, link),
         }
     }
 
@@ -149,10 +157,7 @@ impl<'a> Emitter<'a> {
         let Message::End(report) = end else { unreachable!("a file ends with its report") };
         match *report {
             Ok(saved) => self.saved(key, saved, Some(content), before, link),
-            Err(why) => {
-                self.failed(key, why, link);
-                Ok(())
-            }
+            Err(failure) => self.failed(key, failure, link),
         }
     }
 
@@ -205,12 +210,16 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    fn failed(&mut self, key: &[u8], why: String, link: Option<Stat>) {
+    fn failed(&mut self, key: &[u8], failure: Failure, link: Option<Stat>) -> Result<()> {
         if let Some(link) = link {
             self.links.resolve(&link, &[]);
         }
-        self.problem(key, why);
+        if failure.gone && self.changed.is_some_and(|changed| changed.contains(key)) {
+            return self.manifest.gone(key);
+        }
+        self.problem(key, failure.why);
         self.observer.event(Event::Entry { key, outcome: Outcome::Failed, bytes: 0 });
+        self.manifest.leave_out(key)
     }
 
     fn saved(
@@ -257,7 +266,7 @@ impl<'a> Emitter<'a> {
         head: &EntryHead,
         outcome: Outcome,
     ) -> Result<()> {
-        self.builder.push(key, value)?;
+        self.manifest.put(key, value)?;
         let tally = match head.kind {
             kind if kind.is_file() => &mut self.counts.files,
             KindCode::Directory => &mut self.counts.directories,

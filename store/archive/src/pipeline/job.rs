@@ -1,6 +1,7 @@
 //! What workers are asked for, and what they answer.
 
 use crate::entry::Entry;
+use crate::held::Held;
 use crate::meta::Stat;
 use crate::source::Dir;
 use crossbeam_channel::Sender;
@@ -8,14 +9,42 @@ use std::ffi::CString;
 use std::sync::Arc;
 use stillpoint_chunker::ChunkBatch;
 
+/// One path to be saved.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// To be looked at closely where it is.
+    Live(Live),
+    /// As somebody holds it, with the last part of its path.
+    Held { name: Vec<u8>, held: Box<Held> },
+}
+
 /// One path to be looked at closely.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct Live {
     pub(super) dir: Arc<Dir>,
     pub(super) name: CString,
     /// What the scan saw.
     pub(super) stat: Stat,
     pub(super) want: Want,
+}
+
+impl Job {
+    /// What is known of the path before it is saved.
+    pub(super) fn stat(&self) -> &Stat {
+        match self {
+            Self::Live(live) => &live.stat,
+            Self::Held { held, .. } => &held.stat,
+        }
+    }
+
+    /// Whether content is read.
+    pub(super) fn reads(&self) -> bool {
+        self.stat().is_file()
+            && match self {
+                Self::Live(live) => live.want == Want::Content,
+                Self::Held { .. } => true,
+            }
+    }
 }
 
 /// How much is needed.
@@ -56,8 +85,28 @@ pub(super) struct Saved {
     pub(super) note: Option<String>,
 }
 
-/// What became of a job; an error says why the path is not in the snapshot.
-pub(super) type Report = Result<Saved, String>;
+/// What became of a job.
+pub(super) type Report = Result<Saved, Failure>;
+
+/// Why a path is not in the snapshot.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) why: String,
+    /// It is not there any more.
+    pub(super) gone: bool,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self { why, gone: false }
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
+}
 
 /// What comes through the channel of one long file or stream.
 #[derive(Debug)]

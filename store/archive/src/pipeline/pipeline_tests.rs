@@ -66,6 +66,7 @@ impl Rig {
             parent: parent
                 .map(|root| Parent::open(root, &self.nodes, LATE, self.rules))
                 .transpose()?,
+            changed: None,
             extras: self.extras.drain(..).collect(),
             time: LATE,
             readers: &readers,
@@ -82,7 +83,7 @@ impl Rig {
             Ok(())
         };
         let sinks = Sinks { params: &params, data: &mut data, content_nodes: &mut content_nodes };
-        run(input, &mut manifest_nodes, sinks)
+        run(input, Box::new(Anew::new(&params, &mut manifest_nodes)), sinks)
     }
 
     fn entries(&self, root: Root) -> BTreeMap<PathBuf, Entry> {

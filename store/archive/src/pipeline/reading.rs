@@ -2,17 +2,18 @@
 //!
 //! Owns the system calls on single files. Runs on workers; knows nothing of order, manifests or packs.
 
-use super::job::{Body, Job, Piece, Report, Saved, Want};
+use super::job::{Body, Failure, Job, Live, Piece, Report, Saved, Want};
 use super::profile::{Chunkers, HEAD_BYTES};
 use crate::change::is_racy;
 use crate::entry::{Content, EntryKind, INLINE_BYTES_MAX};
+use crate::held::HeldFile;
 use crate::meta::{self, Names, Stat};
 use crate::source::{self, ReadClock, StreamSource};
 use rustix::buffer::spare_capacity;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
-use std::io::{Cursor, Read};
+use std::io::{self, Cursor, Read};
 use stillpoint_store::{Error, Result};
 
 /// Files up to this size are read as a whole.
@@ -48,14 +49,17 @@ struct ReadContent {
 impl Readers {
     /// Does a job. Pieces of a long file go to `emit`.
     pub(super) fn save(&self, job: &Job, emit: Emit<'_>) -> Report {
-        match job.stat.kind {
-            FileType::RegularFile => self.save_file(job, emit),
-            FileType::Symlink => self.save_link(job),
-            _ => self.save_other(job),
+        match job {
+            Job::Held { name, held } => self.save_held(name, held, emit),
+            Job::Live(live) => match live.stat.kind {
+                FileType::RegularFile => self.save_file(live, emit),
+                FileType::Symlink => self.save_link(live),
+                _ => self.save_other(live),
+            },
         }
     }
 
-    fn save_file(&self, job: &Job, emit: Emit<'_>) -> Report {
+    fn save_file(&self, job: &Live, emit: Emit<'_>) -> Report {
         let fd = source::open_file(&job.dir, &job.name).map_err(cannot_open)?;
         let content = match job.want {
             Want::Metadata => ReadContent {
@@ -77,7 +81,7 @@ impl Readers {
         Ok(Saved { entry, body: content.body, note })
     }
 
-    fn read(&self, fd: &OwnedFd, job: &Job, emit: Emit<'_>) -> Result<ReadContent, String> {
+    fn read(&self, fd: &OwnedFd, job: &Live, emit: Emit<'_>) -> Result<ReadContent, Failure> {
         if is_long(&job.stat) {
             return self.read_long(fd, job, emit);
         }
@@ -102,17 +106,17 @@ impl Readers {
     }
 
     /// Reads no more than the size that stat told: a file that grows for ever is saved as it was then.
-    fn read_small(&self, fd: &OwnedFd, job: &Job, stat: &Stat) -> Result<(Body, u64), String> {
-        let size = usize::try_from(stat.size).map_err(|_| "is too large".to_string())?;
+    fn read_small(&self, fd: &OwnedFd, job: &Live, stat: &Stat) -> Result<(Body, u64), Failure> {
+        let size = usize::try_from(stat.size).map_err(|_| "is too large")?;
         if size > INLINE_BYTES_MAX && stat.may_have_holes() {
             let mut pieces = Vec::new();
-            let total = self.read_segments(fd, job, stat.size, &mut |piece| {
+            let total = self.read_segments(fd, job.name.to_bytes(), stat.size, &mut |piece| {
                 pieces.push(piece);
                 true
             })?;
             return Ok((Body::Pieces(pieces), total));
         }
-        let bytes = read_range(fd.as_fd(), 0, size).map_err(failed)?;
+        let bytes = read_range(fd, 0, size).map_err(failed)?;
         let total = len_u64(bytes.len());
         if bytes.len() <= INLINE_BYTES_MAX {
             return Ok((Body::Inline(bytes), total));
@@ -121,13 +125,13 @@ impl Readers {
         Ok((Body::Pieces(vec![Piece::Data(chunker.chunk_slice(bytes))]), total))
     }
 
-    fn read_long(&self, fd: &OwnedFd, job: &Job, emit: Emit<'_>) -> Result<ReadContent, String> {
+    fn read_long(&self, fd: &OwnedFd, job: &Live, emit: Emit<'_>) -> Result<ReadContent, Failure> {
         let read_at = self.clock.now();
         let stat = Stat::of(fd.as_fd()).map_err(failed)?;
         if !stat.is_file() {
             return Err("is no longer a regular file".into());
         }
-        let size = self.read_segments(fd, job, stat.size, emit)?;
+        let size = self.read_segments(fd, job.name.to_bytes(), stat.size, emit)?;
         let after = Stat::of(fd.as_fd()).map_err(failed)?;
         let stable = !stat.content_differs(&after) && size == stat.size;
         Ok(ReadContent {
@@ -140,18 +144,18 @@ impl Readers {
     }
 
     /// Reads data and holes in order up to `size`, or to where the file ends by now; gives the bytes covered.
-    fn read_segments(
+    pub(super) fn read_segments(
         &self,
-        fd: &OwnedFd,
-        job: &Job,
+        file: &dyn HeldFile,
+        name: &[u8],
         size: u64,
         emit: Emit<'_>,
-    ) -> Result<u64, String> {
-        let first = read_range(fd.as_fd(), 0, HEAD_BYTES).map_err(failed)?;
-        let chunker = self.chunkers.choose(job.name.to_bytes(), Some(size), &first);
+    ) -> Result<u64, Failure> {
+        let first = read_range(file, 0, HEAD_BYTES).map_err(failed)?;
+        let chunker = self.chunkers.choose(name, Some(size), &first);
         let mut at = 0;
         while at < size {
-            let (data, end) = next_segment(fd, at, size).map_err(failed)?;
+            let (data, end) = next_segment(file, at, size).map_err(failed)?;
             if data > at && !emit(Piece::Hole(data - at)) {
                 return Err(STOPPED.into());
             }
@@ -159,7 +163,7 @@ impl Readers {
             if data == end {
                 break;
             }
-            let reader = RangeReader { fd: fd.as_fd(), at: data, end };
+            let reader = RangeReader { file, at: data, end };
             for batch in chunker.stream_sized(reader, end - data) {
                 let batch = batch.map_err(|error| format!("cannot be read: {error}"))?;
                 at += len_u64(batch.bytes.len());
@@ -174,11 +178,11 @@ impl Readers {
         Ok(at)
     }
 
-    fn save_link(&self, job: &Job) -> Report {
+    fn save_link(&self, job: &Live) -> Report {
         let dir = job.dir.fd().map_err(cannot_open)?;
         let target = rustix::fs::readlinkat(&dir, &job.name, Vec::new()).map_err(|errno| {
             if errno == Errno::INVAL {
-                "is no longer a symbolic link".into()
+                Failure::from("is no longer a symbolic link")
             } else {
                 cannot_open(errno)
             }
@@ -187,13 +191,13 @@ impl Readers {
         self.finish_other(job, kind, &dir)
     }
 
-    fn save_other(&self, job: &Job) -> Report {
+    fn save_other(&self, job: &Live) -> Report {
         let dir = job.dir.fd().map_err(cannot_open)?;
         let kind = meta::plain_kind(&job.stat).ok_or("is of an unknown kind")?;
         self.finish_other(job, kind, &dir)
     }
 
-    fn finish_other(&self, job: &Job, kind: EntryKind, dir: &OwnedFd) -> Report {
+    fn finish_other(&self, job: &Live, kind: EntryKind, dir: &OwnedFd) -> Report {
         let mut note = None;
         let mut entry = meta::entry_from(&job.stat, kind, &self.names);
         entry.racy = is_racy(&job.stat, self.clock.now());
@@ -234,20 +238,24 @@ impl Readers {
 /// What nobody will read: the receiver is gone.
 const STOPPED: &str = "stopped";
 
-fn failed(errno: Errno) -> String {
-    format!("cannot be read: {}", std::io::Error::from(errno))
+pub(super) fn failed(error: impl Into<std::io::Error>) -> Failure {
+    format!("cannot be read: {}", error.into()).into()
 }
 
-fn cannot_open(errno: Errno) -> String {
+fn cannot_open(errno: Errno) -> Failure {
     match errno {
-        Errno::NOENT => "vanished before it was read".into(),
+        Errno::NOENT => Failure { why: "vanished before it was read".into(), gone: true },
         Errno::LOOP | Errno::NXIO | Errno::STALE => "was replaced before it was read".into(),
-        errno => format!("cannot be opened: {}", std::io::Error::from(errno)),
+        errno => format!("cannot be opened: {}", std::io::Error::from(errno)).into(),
     }
 }
 
 /// The value, or its default and a note that it could not be had.
-fn noted<T: Default>(found: rustix::io::Result<T>, what: &str, note: &mut Option<String>) -> T {
+pub(super) fn noted<T: Default>(
+    found: rustix::io::Result<T>,
+    what: &str,
+    note: &mut Option<String>,
+) -> T {
     found.unwrap_or_else(|errno| {
         let text = format!("{what} cannot be read: {}", std::io::Error::from(errno));
         *note = Some(match note.take() {
@@ -258,15 +266,15 @@ fn noted<T: Default>(found: rustix::io::Result<T>, what: &str, note: &mut Option
     })
 }
 
-fn len_u64(len: usize) -> u64 {
+pub(super) fn len_u64(len: usize) -> u64 {
     u64::try_from(len).expect("a usize fits into 64 bits")
 }
 
-fn head(bytes: &[u8]) -> &[u8] {
+pub(super) fn head(bytes: &[u8]) -> &[u8] {
     bytes.get(..HEAD_BYTES).unwrap_or(bytes)
 }
 
-fn open_directory(dir: &OwnedFd, job: &Job) -> Option<OwnedFd> {
+fn open_directory(dir: &OwnedFd, job: &Live) -> Option<OwnedFd> {
     let flags =
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(dir, &job.name, flags, Mode::empty()).ok()?;
@@ -274,14 +282,19 @@ fn open_directory(dir: &OwnedFd, job: &Job) -> Option<OwnedFd> {
 }
 
 /// Reads up to `len` bytes from `at`; fewer only where the file ends.
-fn read_range(fd: BorrowedFd<'_>, at: u64, len: usize) -> rustix::io::Result<Vec<u8>> {
+pub(super) fn read_range(file: &dyn HeldFile, at: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(len);
     while bytes.len() < len {
         let from = at + len_u64(bytes.len());
-        match rustix::io::pread(fd, spare_capacity(&mut bytes), from) {
+        let read = file.with(&mut |fd| {
+            let count = rustix::io::pread(fd, spare_capacity(&mut bytes), from)?;
+            Ok(len_u64(count))
+        });
+        match read {
             Ok(0) => break,
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     // The allocator may have given more room than was asked for.
@@ -290,37 +303,45 @@ fn read_range(fd: BorrowedFd<'_>, at: u64, len: usize) -> rustix::io::Result<Vec
 }
 
 /// The next data at or after `at`: where it begins and ends, both the end of the file where there is none.
-fn next_segment(fd: &OwnedFd, at: u64, size: u64) -> rustix::io::Result<(u64, u64)> {
-    let data = match rustix::fs::seek(fd, SeekFrom::Data(at)) {
-        Ok(data) => data.min(size),
-        Err(Errno::NXIO) => {
-            let end = Stat::of(fd.as_fd())?.size.clamp(at, size);
-            return Ok((end, end));
+fn next_segment(file: &dyn HeldFile, at: u64, size: u64) -> io::Result<(u64, u64)> {
+    let mut data = at;
+    let end = file.with(&mut |fd| {
+        data = match rustix::fs::seek(fd, SeekFrom::Data(at)) {
+            Ok(data) => data.min(size),
+            Err(Errno::NXIO) => {
+                data = Stat::of(fd)?.size.clamp(at, size);
+                return Ok(data);
+            }
+            // The file system does not tell.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(size),
+            Err(errno) => return Err(errno.into()),
+        };
+        match rustix::fs::seek(fd, SeekFrom::Hole(data)) {
+            Ok(hole) => Ok(hole.clamp(data, size)),
+            Err(Errno::NXIO) => Ok(data),
+            Err(errno) => Err(errno.into()),
         }
-        // The file system does not tell.
-        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok((at, size)),
-        Err(errno) => return Err(errno),
-    };
-    match rustix::fs::seek(fd, SeekFrom::Hole(data)) {
-        Ok(hole) => Ok((data, hole.clamp(data, size))),
-        Err(Errno::NXIO) => Ok((data, data)),
-        Err(errno) => Err(errno),
-    }
+    })?;
+    Ok((data, end))
 }
 
 /// A part of a file as a reader.
 struct RangeReader<'f> {
-    fd: BorrowedFd<'f>,
+    file: &'f dyn HeldFile,
     at: u64,
     end: u64,
 }
 
 impl Read for RangeReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
         let len = left.min(buffer.len());
         let wanted = buffer.get_mut(..len).unwrap_or_default();
-        let count = rustix::io::pread(self.fd, wanted, self.at)?;
+        let mut count = 0;
+        self.file.with(&mut |fd| {
+            count = rustix::io::pread(fd, &mut *wanted, self.at)?;
+            Ok(len_u64(count))
+        })?;
         self.at += len_u64(count);
         Ok(count)
     }

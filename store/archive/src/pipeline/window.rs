@@ -4,7 +4,7 @@
 //! because waking a thread for every tiny file would cost more than reading it.
 
 use super::emit::{Before, Emitter};
-use super::job::{Job, Message, Report, Want, Work};
+use super::job::{Job, Message, Report, Work};
 use super::reading::{Readers, is_long};
 use crate::entry::Entry;
 use crate::meta::Stat;
@@ -112,14 +112,14 @@ impl<'a> Window<'a> {
         before: Before,
         emitter: &mut Emitter<'_>,
     ) {
-        let reads = job.want == Want::Content && job.stat.is_file();
-        if reads && emitter.links.is_known(&job.stat) {
+        let (reads, stat) = (job.reads(), *job.stat());
+        if reads && emitter.links.is_known(&stat) {
             let charge = Charge { bytes: 0, is_long: false };
             self.push(key, charge, Slot::Link { before, job: Box::new(job) });
             return;
         }
-        let link = (reads && emitter.links.begin(&job.stat)).then_some(job.stat);
-        if reads && is_long(&job.stat) {
+        let link = (reads && emitter.links.begin(&stat)).then_some(stat);
+        if reads && is_long(&stat) {
             // Groups go first: the queue is served in the order of the window, so the front is always served.
             self.flush();
             let (reply, messages) = bounded(LONG_MESSAGES_MAX);
@@ -131,7 +131,7 @@ impl<'a> Window<'a> {
             self.send(Work::Long { job, reply });
             return;
         }
-        let bytes = if reads { job.stat.size } else { 0 };
+        let bytes = if reads { stat.size } else { 0 };
         let reports = self.join_group(job, bytes);
         self.push(key, Charge { bytes, is_long: false }, Slot::Small { before, link, reports });
     }
@@ -194,7 +194,7 @@ impl<'a> Window<'a> {
         before: &Before,
         emitter: &mut Emitter<'_>,
     ) -> Result<()> {
-        if let Some(value) = emitter.links.take(&job.stat) {
+        if let Some(value) = emitter.links.take(job.stat()) {
             let outcome = match &before.value {
                 Some(old) if *old == value => Outcome::Unmodified,
                 Some(_) => Outcome::Changed,

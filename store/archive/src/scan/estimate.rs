@@ -3,7 +3,7 @@
 //! Runs beside the backup on `walkdir`, whose ordered walk by paths is all that counting needs. Nothing is decided
 //! on it: paths beyond PATH_MAX and pattern excludes inside it may make it differ from the backup itself.
 
-use super::ScanRules;
+use super::{Reach, ScanRules};
 use crate::observer::Totals;
 use crate::path::path_from_key;
 use std::os::unix::ffi::OsStrExt;
@@ -23,7 +23,7 @@ pub(crate) fn estimate(
 ) -> Option<Totals> {
     let mut totals = Totals::default();
     for station in super::stations(roots) {
-        if !station.is_root {
+        if station.reach != Reach::Root {
             totals.entries += 1;
             continue;
         }

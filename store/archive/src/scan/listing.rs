@@ -8,7 +8,7 @@ use crate::source::{Dir, open_file};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -115,6 +115,15 @@ fn exclude_by_marker(dir: &Dir, arena: &[u8], found: &mut Vec<Found>, rules: &Sc
     }
 }
 
+/// The marker that stands in a directory and excludes the rest of it.
+pub(super) fn marker_in<'r>(dir: &Dir, rules: &'r ScanRules) -> Option<&'r [u8]> {
+    rules.filter.markers().iter().find_map(|marker| {
+        let name = CString::new(marker.name.as_slice()).ok()?;
+        Stat::at(dir.fd().ok()?.as_fd(), &name).ok()?;
+        starts_with(dir, &name, &marker.header).then_some(marker.name.as_slice())
+    })
+}
+
 fn starts_with(dir: &Dir, name: &CStr, header: &[u8]) -> bool {
     if header.is_empty() {
         return true;
@@ -135,8 +144,7 @@ fn exclude_by_pattern(
     if !rules.filter.has_patterns() {
         return;
     }
-    let mut path: Vec<u8> =
-        key.iter().map(|byte| if *byte == crate::path::SEPARATOR { b'/' } else { *byte }).collect();
+    let mut path = pattern_path(key);
     if !path.is_empty() {
         path.push(b'/');
     }
@@ -152,4 +160,9 @@ fn exclude_by_pattern(
         };
         !rules.filter.excludes(&path, is_directory)
     });
+}
+
+/// The path of a key as patterns want it: absolute, without the leading `/`.
+pub(super) fn pattern_path(key: &[u8]) -> Vec<u8> {
+    key.iter().map(|byte| if *byte == crate::path::SEPARATOR { b'/' } else { *byte }).collect()
 }

@@ -3,7 +3,7 @@
 //! Decides on paths only; opens nothing.
 
 use crate::path::{self, key_from_path};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use stillpoint_store::{Error, Result};
 
@@ -12,13 +12,77 @@ use stillpoint_store::{Error, Result};
 pub(crate) struct Station {
     /// The key of the path.
     pub(crate) key: Vec<u8>,
-    /// A root, walked with everything below it; otherwise a directory on the way to one, recorded alone.
-    pub(crate) is_root: bool,
+    /// How much of it is wanted.
+    pub(crate) reach: Reach,
+}
+
+/// How much of a station is wanted, and how it is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reach {
+    /// A directory on the way to a root, recorded alone. Links on the way are followed.
+    Way,
+    /// A root, walked with everything below it.
+    Root,
+    /// A path inside a root whose key has this length, recorded alone. No link below the root is followed, and it is
+    /// not there where the rules of the scan leave it out.
+    Alone {
+        /// Length of the root's key.
+        root_len: usize,
+    },
+    /// The same, walked with everything below it.
+    Whole {
+        /// Length of the root's key.
+        root_len: usize,
+    },
 }
 
 /// All stops of a walk over several roots, by ascending key. A root below another root is part of it. The root
 /// directory is always among them, unless there are no roots at all.
 pub(crate) fn stations(roots: &[Vec<u8>]) -> Vec<Station> {
+    let mut stations = BTreeSet::new();
+    for root in outer_roots(roots) {
+        for key in above(root) {
+            stations.insert(Station { key: key.to_vec(), reach: Reach::Way });
+        }
+        stations.insert(Station { key: root.clone(), reach: Reach::Root });
+    }
+    stations.into_iter().collect()
+}
+
+/// The stops of a walk over parts of these roots: single paths, and trees with everything below them. What lies
+/// neither in a root nor on the way to one is no stop; of a tree above roots, the roots are.
+pub(crate) fn stations_within(
+    roots: &[Vec<u8>],
+    paths: &BTreeSet<Vec<u8>>,
+    trees: &BTreeSet<Vec<u8>>,
+) -> Vec<Station> {
+    let roots = outer_roots(roots);
+    let ways: BTreeSet<&[u8]> = roots.iter().flat_map(|root| above(root)).collect();
+    let mut stations: BTreeMap<Vec<u8>, Reach> = BTreeMap::new();
+    for key in paths {
+        if let Some(root) = root_of(&roots, key) {
+            stations.insert(key.clone(), Reach::Alone { root_len: root.len() });
+        } else if ways.contains(key.as_slice()) {
+            stations.insert(key.clone(), Reach::Way);
+        }
+    }
+    for key in trees {
+        if let Some(root) = root_of(&roots, key) {
+            stations.insert(key.clone(), Reach::Whole { root_len: root.len() });
+            continue;
+        }
+        for root in roots.iter().filter(|root| path::is_within(root, key)) {
+            stations.insert((*root).clone(), Reach::Root);
+            for way in above(root).filter(|way| path::is_within(way, key)) {
+                stations.insert(way.to_vec(), Reach::Way);
+            }
+        }
+    }
+    stations.into_iter().map(|(key, reach)| Station { key, reach }).collect()
+}
+
+/// The roots that lie in no other one, by ascending key.
+pub(crate) fn outer_roots(roots: &[Vec<u8>]) -> Vec<&Vec<u8>> {
     let mut outer: Vec<&Vec<u8>> = Vec::new();
     let sorted: BTreeSet<&Vec<u8>> = roots.iter().collect();
     // A root's descendants need not follow it directly ("a", "a.b", "a\0c" sort as a, a\0c, a.b: they do).
@@ -27,16 +91,20 @@ pub(crate) fn stations(roots: &[Vec<u8>]) -> Vec<Station> {
             outer.push(root);
         }
     }
-    let mut stations = BTreeSet::new();
-    for root in outer {
-        let mut above = path::parent_key(root);
-        while let Some(key) = above {
-            stations.insert(Station { key: key.to_vec(), is_root: false });
-            above = path::parent_key(key);
-        }
-        stations.insert(Station { key: root.clone(), is_root: true });
-    }
-    stations.into_iter().collect()
+    outer
+}
+
+/// The outer root that this key lies in, or is.
+pub(crate) fn root_of<'r>(outer: &[&'r Vec<u8>], key: &[u8]) -> Option<&'r Vec<u8>> {
+    // Keys between a root and what lies in it lie in it too, so it is the last one that is not greater.
+    let next = outer.partition_point(|root| root.as_slice() <= key);
+    let root = outer.get(next.checked_sub(1)?)?;
+    path::is_within(key, root).then_some(*root)
+}
+
+/// The directories above a key, nearest first.
+pub(crate) fn above(key: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::successors(path::parent_key(key), |key| path::parent_key(key))
 }
 
 /// The key of a root as the user named it: made absolute, `..` resolved through links, a last link kept.
@@ -76,7 +144,7 @@ mod tests {
             .iter()
             .map(|(p, is_root)| Station {
                 key: key_from_path(Path::new(p)).unwrap(),
-                is_root: *is_root,
+                reach: if *is_root { Reach::Root } else { Reach::Way },
             })
             .collect();
         assert_eq!(stations(&roots), expected);

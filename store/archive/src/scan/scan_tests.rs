@@ -18,7 +18,7 @@ fn walk(roots: &[&Path], options: &FilterOptions, threads: usize) -> Vec<(Vec<u8
         while let Some(next) = walk.next() {
             met.push(match next {
                 Met::Path(place) => (place.key.to_vec(), Some(place.stat.inode)),
-                Met::Problem { key, .. } => (key.to_vec(), None),
+                Met::Problem { key, .. } | Met::Gone { key } => (key.to_vec(), None),
             });
         }
         scan.stop();

@@ -4,6 +4,8 @@
 mod backup_session;
 mod copying;
 mod damaged_files;
+mod delta;
+mod delta_lab;
 mod diff_and_dump;
 mod fidelity;
 mod fidelity_places;
