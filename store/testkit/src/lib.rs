@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
 pub mod backend_suite;
+pub mod bitbucket;
 pub mod crash;
 pub mod env;
 pub mod fault;
