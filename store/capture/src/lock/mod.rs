@@ -1,9 +1,55 @@
 //! Locks of applications: how one is asked to hold still, and given back.
 //!
 //! An adapter speaks to one kind of application. Whatever way a capture ends, the lock it took is given back; see
-//! [`LockAdapter::unlock`].
+//! [`LockAdapter::unlock`]. The lock is taken and given back by a process of its own, the [`watchdog`], which a capture
+//! starts through a [`Keeper`].
+
+pub mod bitbucket;
+mod guarded;
+pub mod hooks;
+mod keeper;
+pub mod login;
+mod message;
+pub mod none;
+pub mod order;
+mod record;
+mod run;
+mod wait;
+pub mod watchdog;
+pub mod web;
+
+pub use keeper::{GIVE_BACK_LIMIT, Keeper, Watch};
+pub use record::{Found, Record, RecordState};
+pub use wait::{Pauses, wait_until_drained};
 
 use crate::error::Result;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Who is told what an adapter does, one line at a time.
+pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What a lock makes of a capture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Nothing: files are read while they change.
+    None,
+    /// The file system stands still, or a snapshot of it is read; the application may have been in the middle of something.
+    Filesystem,
+    /// The application stands still, with nothing half done.
+    Application,
+}
+
+/// Files that are to be read at another place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Whoever wants a file below this path...
+    pub of: PathBuf,
+    /// ... finds it, as it was when it was held, below this one.
+    pub at: PathBuf,
+}
 
 /// How far an application is with holding still.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +76,14 @@ pub struct Rehearsal {
 /// One way to lock an application.
 ///
 /// The calls come in this order: `rehearse`, `lock`, `drain` until it says so, `progress` any number of times,
-/// `complete` if what is needed was held, and `unlock` in every ending after `lock` was called, whatever it gave.
+/// `hold` once, `complete` if what is needed was held, `unlock` in every ending after `lock` was called, whatever it
+/// gave, and `dismiss` when nothing is read any more.
 pub trait LockAdapter: Send {
+    /// What a capture under this lock may claim at most.
+    fn level(&self) -> Level {
+        Level::Application
+    }
+
     /// Tries everything that can fail without locking anything, and warms connections.
     ///
     /// # Errors
@@ -57,6 +109,15 @@ pub trait LockAdapter: Send {
     /// `Lost` when the lock is not ours any more.
     fn progress(&mut self, percent: u8) -> Result<()>;
 
+    /// Called once when the application is drained: an adapter that can hold the files itself does it now and says
+    /// where they are to be read instead, also after `unlock`, until `dismiss`. What no view covers is read in place.
+    ///
+    /// # Errors
+    /// When the files cannot be held.
+    fn hold(&mut self) -> Result<Vec<View>> {
+        Ok(Vec::new())
+    }
+
     /// Tells the application that everything which needed its stillness is done, and makes sure that the lock was
     /// held until now. Only after this may a checkpoint claim to be consistent.
     ///
@@ -70,4 +131,12 @@ pub trait LockAdapter: Send {
     /// # Errors
     /// `StillLocked` with the way to unlock by hand.
     fn unlock(&mut self) -> Result<()>;
+
+    /// Gives up what `hold` made. Does nothing when nothing is held, so it may be called again.
+    ///
+    /// # Errors
+    /// When something is left; `stillpoint unlock --stale` removes it later.
+    fn dismiss(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
