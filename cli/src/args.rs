@@ -11,7 +11,7 @@ use stillpoint_store::{Repository, WriteOptions};
     name = "stillpoint",
     version,
     about = "Deduplicated, encrypted snapshots of files and command output",
-    long_about = "Stillpoint keeps snapshots of files and of command output in an encrypted repository, stores each piece of data once, and gives back every snapshot byte for byte.\n\nA repository is a directory. Several processes may use it at the same time; nothing ever has to be unlocked.",
+    long_about = "Stillpoint keeps snapshots of files and of command output in an encrypted repository, stores each piece of data once, and gives back every snapshot byte for byte.\n\nA repository is a directory. Several processes may use it at the same time; no repository ever has to be unlocked.",
     after_long_help = EXIT_CODES,
     propagate_version = false,
     max_term_width = 110,
@@ -181,6 +181,11 @@ pub enum Command {
     Stats(commands::stats::StatsArgs),
     /// List, add, remove or change passphrases and key files
     Key(commands::key::KeyArgs),
+    /// Unlock applications that captures left locked
+    Unlock(commands::unlock::UnlockArgs),
+    /// Give an application's lock back when its capture cannot
+    #[command(hide = true)]
+    Watchdog(commands::watchdog::WatchdogArgs),
     /// Print a completion script for a shell
     Completions(commands::completions::CompletionsArgs),
     /// Write the man pages
@@ -191,6 +196,11 @@ pub enum Command {
 }
 
 impl Command {
+    /// True where signals are the command's own affair.
+    pub fn minds_signals_itself(&self) -> bool {
+        matches!(self, Self::Watchdog(_))
+    }
+
     /// True where a first Ctrl-C lets the command come to an orderly end; elsewhere it ends the process at once.
     pub fn ends_gracefully(&self) -> bool {
         match self {

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 const CACHE_DIR: &str = "STILLPOINT_CACHE_DIR";
+const STATE_DIR: &str = "STILLPOINT_STATE_DIR";
 /// Longest file that is read for the repository's place, bytes.
 const REPOSITORY_FILE_BYTES_MAX: u64 = 64 << 10;
 /// What other tools' users may type, and what is not there yet.
@@ -115,6 +116,25 @@ pub fn cache_dir(args: &GlobalArgs) -> Option<PathBuf> {
         .or_else(|| path_variable(CACHE_DIR))
         .or_else(|| path_variable("XDG_CACHE_HOME").and_then(|base| below(base, "stillpoint")))
         .or_else(|| path_variable("HOME").and_then(|base| below(base, ".cache/stillpoint")))
+}
+
+/// The directory for what must survive a restart, such as what is needed to unlock an application.
+///
+/// # Errors
+/// A usage problem when there is no place for it.
+pub fn state_dir(flag: Option<&Path>) -> Result<PathBuf> {
+    let below = |base: PathBuf, rest: &str| base.is_absolute().then(|| base.join(rest));
+    flag.map(Path::to_owned)
+        .or_else(|| path_variable(STATE_DIR))
+        .or_else(|| path_variable("XDG_STATE_HOME").and_then(|base| below(base, "stillpoint")))
+        .or_else(|| path_variable("HOME").and_then(|base| below(base, ".local/state/stillpoint")))
+        .map(|dir| std::path::absolute(&dir).unwrap_or(dir))
+        .ok_or_else(|| {
+            Problem::usage(
+                "there is no place for what must survive a restart",
+                format!("use --state-dir DIR or set ${STATE_DIR}"),
+            )
+        })
 }
 
 fn path_variable(name: &str) -> Option<PathBuf> {

@@ -36,7 +36,11 @@ fn main() -> ExitCode {
         Err(error) => return ExitCode::from(refuse(&error)),
     };
     let output = Arc::new(output_for(&cli.global));
-    let cancel = match Cancel::install(cli.command.ends_gracefully()) {
+    let installed = match cli.command.minds_signals_itself() {
+        true => Ok(Cancel::default()),
+        false => Cancel::install(cli.command.ends_gracefully()),
+    };
+    let cancel = match installed {
         Ok(cancel) => cancel,
         Err(error) => return ExitCode::from(fail(&output, &error.into(), None)),
     };

@@ -20,7 +20,9 @@ pub mod snapshot;
 pub mod snapshots;
 pub mod stats;
 pub mod undelete;
+pub mod unlock;
 pub mod version;
+pub mod watchdog;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -52,6 +54,8 @@ pub fn run(context: &Context, command: Command) -> Result<Outcome> {
         Command::Repair(args) => repair::run(context, &args),
         Command::Stats(args) => stats::run(context, &args),
         Command::Key(args) => key::run(context, args),
+        Command::Unlock(args) => unlock::run(context, &args),
+        Command::Watchdog(_) => watchdog::run(context),
         Command::Completions(args) => completions::run(context, &args),
         Command::Man(args) => man::run(context, &args),
         Command::Version(_) => version::run(context),

@@ -21,3 +21,4 @@ mod secrets;
 mod strace;
 mod support;
 mod syscalls;
+mod unlock;
