@@ -17,6 +17,7 @@ mod safeguard;
 mod secret;
 mod selection;
 mod signals;
+mod sources;
 mod stdin;
 mod text;
 mod values;

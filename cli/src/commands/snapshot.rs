@@ -1,34 +1,30 @@
 //! `stillpoint snapshot`: takes a snapshot of files and of command output.
 
 use crate::args::WriteArgs;
-use crate::commands::version::PROGRAM;
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::failure::Problem;
-use crate::host;
 use crate::json;
 use crate::progress::Progress;
 use crate::selection::SummaryJson;
+use crate::sources::{RecordArgs, SelectArgs};
 use crate::stdin::{Interruptible, Stdin};
 use crate::text;
 use crate::values::{self, NamedCommand};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
-use std::ffi::{OsStr, OsString};
-use std::io::Read as _;
-use std::os::unix::ffi::OsStrExt as _;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use stillpoint_archive::ChangeRules;
 use stillpoint_archive::backup::{BackupOptions, BackupReport, ParentChoice, backup};
-use stillpoint_archive::filter::{Filter, FilterOptions};
+use stillpoint_archive::filter::FilterOptions;
 use stillpoint_archive::source::StreamSource;
 use stillpoint_capture::CommandSource;
-use stillpoint_store::{Error, Repository, Timestamp, WriteOptions};
+use stillpoint_store::{Error, Repository};
 
-const SELECT: &str = "What to leave out";
 const STREAMS: &str = "Streams";
 const CHANGES: &str = "What counts as changed";
 
@@ -44,41 +40,8 @@ Examples:
 Files that cannot be read are named, the rest is saved, and the exit code is 3. A command that fails fails the \
 snapshot: what it printed until then is not kept. An interrupted snapshot leaves nothing behind that counts.")]
 pub struct SnapshotArgs {
-    /// Files and directories to save
-    #[arg(value_name = "PATH")]
-    paths: Vec<PathBuf>,
-
-    /// Also save the paths listed in this file, one a line (`-`: standard input)
-    #[arg(long, value_name = "FILE")]
-    files_from: Vec<PathBuf>,
-
-    /// Leave out what matches this pattern, as in .gitignore; `!PATTERN` takes it in again
-    #[arg(short, long, value_name = "PATTERN", help_heading = SELECT)]
-    exclude: Vec<String>,
-
-    /// The same without regard to upper and lower case
-    #[arg(long, value_name = "PATTERN", help_heading = SELECT)]
-    iexclude: Vec<String>,
-
-    /// Read such patterns from a file
-    #[arg(long, value_name = "FILE", help_heading = SELECT)]
-    exclude_file: Vec<PathBuf>,
-
-    /// Leave out what is in a directory that holds a file of this name, but for that file; with :HEADER only if it begins so
-    #[arg(long, value_name = "NAME[:HEADER]", help_heading = SELECT)]
-    exclude_if_present: Vec<String>,
-
-    /// Leave out caches: directories marked by a CACHEDIR.TAG
-    #[arg(long, help_heading = SELECT)]
-    exclude_caches: bool,
-
-    /// Leave out files larger than this (500, 64k, 1.5G)
-    #[arg(long, value_name = "SIZE", value_parser = values::size, help_heading = SELECT)]
-    exclude_larger_than: Option<u64>,
-
-    /// Do not cross into other file systems below the given paths
-    #[arg(short = 'x', long, help_heading = SELECT)]
-    one_file_system: bool,
+    #[command(flatten)]
+    select: SelectArgs,
 
     /// Save standard input as a file
     #[arg(long, help_heading = STREAMS, conflicts_with = "stdin_from_command")]
@@ -116,28 +79,11 @@ pub struct SnapshotArgs {
     #[arg(long)]
     skip_if_unchanged: bool,
 
-    /// Label of the snapshot; may be given several times
-    #[arg(long, value_name = "TAG[,TAG]", value_delimiter = ',')]
-    tag: Vec<String>,
-
-    /// A sentence to keep with the snapshot
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    description: String,
-
-    /// Protect the snapshot from being forgotten, as `stillpoint protect` does
-    #[arg(long, conflicts_with = "dry_run")]
-    protect: bool,
-
-    /// Host name to record [default: this machine's]
-    #[arg(short = 'H', long, value_name = "NAME")]
-    host: Option<String>,
-
-    /// Time to record ('2026-03-01 14:05:09' or RFC 3339) [default: now]
-    #[arg(long, value_name = "TIME", value_parser = values::moment)]
-    time: Option<Timestamp>,
+    #[command(flatten)]
+    record: RecordArgs,
 
     /// Show what would be saved and how much it would add; change nothing
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, conflicts_with = "protect")]
     dry_run: bool,
 
     #[command(flatten)]
@@ -150,9 +96,9 @@ pub struct SnapshotArgs {
 
 /// Takes the snapshot.
 pub fn run(context: &Context, args: SnapshotArgs) -> Result<Outcome> {
-    let roots = roots(&args)?;
+    let roots = args.select.roots()?;
     refuse_contradictions(context, &args, &roots)?;
-    let filter = filter(&args)?;
+    let filter = args.select.filter()?;
     let repository = context.open()?;
     let options = options(context, &args, &repository, roots, filter)?;
     let progress = Progress::start(&context.output, &context.cancel, "snapshot");
@@ -194,42 +140,6 @@ fn refuse_contradictions(context: &Context, args: &SnapshotArgs, roots: &[PathBu
     Ok(())
 }
 
-/// The paths of the command line and of the files that list some.
-fn roots(args: &SnapshotArgs) -> Result<Vec<PathBuf>> {
-    let mut roots = args.paths.clone();
-    for list in &args.files_from {
-        let failed = || format!("reading the list of paths {}", list.display());
-        let mut bytes = Vec::new();
-        if list.as_os_str() == "-" {
-            std::io::stdin().read_to_end(&mut bytes).with_context(failed)?;
-        } else {
-            bytes = std::fs::read(list).with_context(failed)?;
-        }
-        let lines = bytes.split(|byte| *byte == b'\n');
-        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#"));
-        roots.extend(lines.map(|line| PathBuf::from(OsStr::from_bytes(line))));
-    }
-    Ok(roots)
-}
-
-fn filter(args: &SnapshotArgs) -> Result<FilterOptions> {
-    let mut excludes = args.exclude.clone();
-    for file in &args.exclude_file {
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("reading the patterns in {}", file.display()))?;
-        excludes.extend(text.lines().map(str::to_owned));
-    }
-    let options = FilterOptions {
-        excludes,
-        excludes_ignoring_case: args.iexclude.clone(),
-        if_present: args.exclude_if_present.clone(),
-        caches: args.exclude_caches,
-        larger_than: args.exclude_larger_than,
-    };
-    Filter::new(&options)?;
-    Ok(options)
-}
-
 fn options(
     context: &Context,
     args: &SnapshotArgs,
@@ -242,33 +152,19 @@ fn options(
         Some(spec) => ParentChoice::Snapshot(repository.find_snapshot(spec)?.id),
         None => ParentChoice::Latest,
     };
-    let tags = args.tag.iter().filter(|tag| !tag.is_empty()).cloned().collect();
+    let write = args.write.options(repository, args.dry_run);
     Ok(BackupOptions {
-        roots,
-        filter,
-        one_file_system: args.one_file_system,
         parent,
         rules: ChangeRules {
             ignore_ctime: args.ignore_ctime,
             ignore_inode: args.ignore_inode,
             force: args.force,
         },
-        time: args.time,
-        host: args.host.clone().unwrap_or_else(host::name),
-        user: host::user(),
-        tags,
-        description: args.description.clone(),
-        program: PROGRAM.to_owned(),
         dry_run: args.dry_run,
         skip_unchanged: args.skip_if_unchanged,
-        estimate: context.output.shows_progress(),
-        write: WriteOptions {
-            protect: args.protect,
-            ..args.write.options(repository, args.dry_run)
-        },
         // Last: what can go wrong with the options goes wrong before a command is started.
         streams: streams(context, args)?,
-        ..BackupOptions::default()
+        ..args.record.options(context, (roots, filter, &args.select), write)
     })
 }
 
