@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use stillpoint_store::cancel::Cancel;
 use stillpoint_store::record::{CaptureInfo, SnapshotRecord, Summary};
-use stillpoint_store::repository::{Repository, Snapshot};
+use stillpoint_store::repository::{HeadView, Repository, Snapshot};
 use stillpoint_store::write::{WriteOptions, Writer};
 use stillpoint_store::{ChunkId, Error, Result, SnapshotId, Timestamp};
 
@@ -75,8 +75,8 @@ pub struct BackupOptions {
 }
 
 impl BackupOptions {
-    /// The same once more; None where there are streams.
-    fn again(&self) -> Option<Self> {
+    /// The same once more; None where there are streams, which nobody can read twice.
+    pub fn again(&self) -> Option<Self> {
         self.streams.is_empty().then(|| Self {
             roots: self.roots.clone(),
             streams: Vec::new(),
@@ -190,7 +190,7 @@ fn attempt(
     let started = clock.now();
     let time = options.time.unwrap_or_else(|| repository.env().now());
     let mut plan = Plan::new(options)?;
-    let parent = plan.parent(&repository.snapshots_of(&writer.view())?)?;
+    let parent = plan.parent(&candidates(repository, &writer.view(), plan.parent)?)?;
     let observer = Watched { observer, cancel: repository.cancel() };
 
     let run = Run { repository, writer: &writer, rules, clock, threads, time };
@@ -226,6 +226,31 @@ struct Before<'a> {
     /// Only this is looked at.
     delta: Option<Delta>,
     lost: HashSet<ChunkId>,
+}
+
+/// The paths that the record of such a backup names, sorted, without its streams.
+///
+/// # Errors
+/// `Invalid` for paths that cannot be saved.
+pub fn recorded_roots(options: &BackupOptions) -> Result<Vec<Vec<u8>>> {
+    let mut roots = plan::paths_of(&crate::scan::root_keys(&options.roots)?);
+    roots.sort_unstable();
+    Ok(roots)
+}
+
+/// What may serve as parent: live snapshots, and a draft if it is asked for.
+fn candidates(
+    repository: &Repository,
+    view: &HeadView,
+    choice: ParentChoice,
+) -> Result<Vec<Snapshot>> {
+    let mut snapshots = repository.snapshots_of(view)?;
+    if let ParentChoice::Snapshot(id) = choice
+        && snapshots.iter().all(|snapshot| snapshot.id != id)
+    {
+        snapshots.extend(repository.forgotten_of(view, id)?);
+    }
+    Ok(snapshots)
 }
 
 struct Run<'a> {

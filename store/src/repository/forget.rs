@@ -110,6 +110,15 @@ impl Repository {
         Ok(list)
     }
 
+    /// The snapshot of this id that a pinned head lists as forgotten, if it does.
+    pub fn forgotten_of(&self, view: &HeadView, id: SnapshotId) -> Result<Option<Snapshot>> {
+        let Some(one) = view.forgotten()?.remove(&id) else { return Ok(None) };
+        let mut damages = Vec::new();
+        let snapshot = self.read_snapshot(id, &one.entry, &mut damages)?;
+        damages.into_iter().for_each(|damage| self.note(damage));
+        Ok(Some(snapshot))
+    }
+
     /// Finds a forgotten snapshot by its id or the beginning of it.
     ///
     /// # Errors

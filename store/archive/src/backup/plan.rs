@@ -24,7 +24,7 @@ pub(super) struct Plan {
     pub(super) source: Source,
     /// Everything that the options say; root, times and figures are still to come.
     pub(super) record: SnapshotRecord,
-    parent: ParentChoice,
+    pub(super) parent: ParentChoice,
 }
 
 /// What is read.
@@ -57,10 +57,7 @@ impl Plan {
         if devices.is_empty() && !roots.is_empty() && options.streams.is_empty() {
             return Err(Error::Invalid("none of the paths can be looked at".into()));
         }
-        let mut paths: BTreeSet<Vec<u8>> = roots
-            .iter()
-            .map(|key| path::path_from_key(key).as_os_str().as_bytes().to_vec())
-            .collect();
+        let mut paths: BTreeSet<Vec<u8>> = paths_of(&roots).into_iter().collect();
         let mut extras = BTreeMap::new();
         for stream in options.streams {
             let name = stream.name().trim_start_matches('/').to_owned();
@@ -122,6 +119,11 @@ impl Plan {
 
 pub(super) fn taken(name: &str) -> Error {
     Error::Invalid(format!("the stream {name} collides with the name of another one"))
+}
+
+/// Keys of roots as the record names them.
+pub(super) fn paths_of(roots: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    roots.iter().map(|key| path::path_from_key(key).as_os_str().as_bytes().to_vec()).collect()
 }
 
 /// Stands in a record until there is a manifest.
