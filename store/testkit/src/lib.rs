@@ -17,6 +17,7 @@ pub mod model;
 pub mod power;
 pub mod random;
 pub mod scenario;
+pub mod servers;
 pub mod tree;
 
 pub use backend_suite::{BackendFixture, backend_suite};

@@ -3,3 +3,5 @@
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
 mod locks;
+mod postgres;
+mod streams;
