@@ -5,6 +5,7 @@
 mod command;
 pub mod database;
 pub mod error;
+pub mod freeze;
 pub mod journal;
 pub mod lock;
 pub mod phase;

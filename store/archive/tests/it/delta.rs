@@ -62,7 +62,10 @@ fn deltas_equal_full_backups(seed: u64, reduction: Reduction) {
             disturb(&lab.base, &mut random);
         }
         let full = lab.full(lab.options());
-        let changes = lab.changes_between(&base, &full, reduction, &mut random);
+        let mut changes = lab.changes_between(&base, &full, reduction, &mut random);
+        if reduction == Reduction::Held {
+            changes = lab.hold(&changes);
+        }
         let delta = lab.delta(&base, changes, lab.options());
         lab.assert_same(&delta, &full);
         // A chain of deltas: the next one builds on this.
@@ -85,6 +88,14 @@ fn exact_changes_give_the_full_backup() {
 fn a_journals_changes_give_the_full_backup() {
     for seed in 0..trees() {
         with_label(format!("seed {seed}"), || deltas_equal_full_backups(seed, Reduction::Journal));
+    }
+}
+
+// What was held gives the same, without a look at the files.
+#[test]
+fn held_changes_give_the_full_backup() {
+    for seed in 0..trees() {
+        with_label(format!("seed {seed}"), || deltas_equal_full_backups(seed, Reduction::Held));
     }
 }
 

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use stillpoint_archive::held::{HeldContent, Looked, Looker};
 use stillpoint_archive::path::{is_within, key_from_path, parent_key};
 use stillpoint_archive::{
     BackupOptions, BackupReport, Changes, Entry, ManifestSchema, ParentChoice, ReadClock,
     ReaderSource, Silent, StreamSource, backup, backup_changes,
 };
 use stillpoint_store::tree::{Builder, Root, Tree, diff};
-use stillpoint_store::{Repository, Snapshot, Timestamp, WriteOptions};
+use stillpoint_store::{Error, Repository, Snapshot, Timestamp, WriteOptions};
 use stillpoint_testkit::Random;
 
 /// So late that no file is racy.
@@ -29,6 +30,8 @@ pub enum Reduction {
     Exact,
     /// As a journal would tell them.
     Journal,
+    /// As a journal would tell them, and held.
+    Held,
 }
 
 pub fn stream(name: &str, bytes: &[u8]) -> Box<dyn StreamSource> {
@@ -148,6 +151,26 @@ impl DeltaLab {
 
     pub fn assert_whole(&self) {
         self.lab.assert_whole();
+    }
+
+    /// Holds what changed instead of having it looked at later.
+    pub fn hold(&self, changes: &Changes) -> Changes {
+        let looker = Looker::new(&self.options()).unwrap();
+        let mut held = BTreeMap::new();
+        let held_trees =
+            looker.look::<Error>(&changes.paths, &changes.trees, &mut |key, looked| {
+                let one = match looked {
+                    Looked::Gone => None,
+                    Looked::Failed(why) => panic!("{why}"),
+                    Looked::There(mut unheld) => {
+                        let file = unheld.take_file();
+                        Some(unheld.hold(file.map(|file| HeldContent::File(Arc::new(file)))))
+                    }
+                };
+                held.insert(key.to_vec(), one);
+                Ok(())
+            });
+        Changes { held, held_trees: held_trees.unwrap(), ..Changes::default() }
     }
 
     /// What changed below the source from one snapshot to another.
