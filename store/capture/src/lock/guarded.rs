@@ -20,6 +20,11 @@ impl Guarded {
         Self { keeper, order, watch: None, ending: Ending::Abandon, tell }
     }
 
+    /// Where records are kept.
+    pub fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
     /// Starts the watchdog.
     pub fn prepare(&mut self) -> Result<()> {
         let hand = Hand::of(&self.order)?;

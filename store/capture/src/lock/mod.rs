@@ -5,8 +5,10 @@
 //! starts through a [`Keeper`].
 
 pub mod bitbucket;
+pub mod fsfreeze;
 mod guarded;
 pub mod hooks;
+pub mod http;
 mod keeper;
 pub mod login;
 mod message;
@@ -14,6 +16,8 @@ pub mod none;
 pub mod order;
 mod record;
 mod run;
+pub mod snapshot;
+mod sys;
 mod wait;
 pub mod watchdog;
 pub mod web;
@@ -71,6 +75,8 @@ pub struct Rehearsal {
     pub excludes: Vec<String>,
     /// What people should know; one line each.
     pub notes: Vec<String>,
+    /// On the file systems of these nothing can be written while the lock is held: no cookie, no spool, no log.
+    pub frozen: Vec<PathBuf>,
 }
 
 /// One way to lock an application.
@@ -132,10 +138,11 @@ pub trait LockAdapter: Send {
     /// `StillLocked` with the way to unlock by hand.
     fn unlock(&mut self) -> Result<()>;
 
-    /// Gives up what `hold` made. Does nothing when nothing is held, so it may be called again.
+    /// Gives up what `hold` made, and makes sure that it was there until now: to be called before what was read from
+    /// there is committed. Does nothing when nothing is held, so it may be called again.
     ///
     /// # Errors
-    /// When something is left; `stillpoint unlock --stale` removes it later.
+    /// `Lost` when it was gone before; `StillLocked` when something is left, which `stillpoint unlock --stale` removes later.
     fn dismiss(&mut self) -> Result<()> {
         Ok(())
     }

@@ -3,8 +3,11 @@
 //! Knows the kinds of applications. Passwords are not part of it: they go beside it, in memory.
 
 use super::bitbucket::Held as BitbucketHeld;
+use super::fsfreeze::Held as FsFreezeHeld;
 use super::hooks::Held as HooksHeld;
+use super::http::Held as HttpHeld;
 use super::login::Login;
+use super::snapshot::Held as SnapshotHeld;
 use super::web::{Web, WebOptions, host_of};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -24,6 +27,12 @@ pub enum Order {
     Bitbucket(BitbucketHeld),
     /// Commands.
     Hooks(HooksHeld),
+    /// Requests.
+    Http(HttpHeld),
+    /// File systems that are frozen.
+    FsFreeze(FsFreezeHeld),
+    /// A snapshot, which is removed.
+    Snapshot(SnapshotHeld),
 }
 
 /// How a lock is given back.
@@ -120,6 +129,9 @@ impl Order {
         match self {
             Self::Bitbucket(held) => held.title(),
             Self::Hooks(held) => held.title(),
+            Self::Http(held) => held.title(),
+            Self::FsFreeze(held) => held.title(),
+            Self::Snapshot(held) => held.title(),
         }
     }
 
@@ -128,6 +140,9 @@ impl Order {
         match self {
             Self::Bitbucket(held) => held.manual(),
             Self::Hooks(held) => held.manual(),
+            Self::Http(held) => held.manual(),
+            Self::FsFreeze(held) => held.manual(),
+            Self::Snapshot(held) => held.manual(),
         }
     }
 
@@ -135,7 +150,8 @@ impl Order {
     pub fn login(&self) -> Option<(&Login, &str)> {
         match self {
             Self::Bitbucket(held) => Some((&held.login, &held.base)),
-            Self::Hooks(_) => None,
+            Self::Http(held) => held.login(),
+            Self::Hooks(_) | Self::FsFreeze(_) | Self::Snapshot(_) => None,
         }
     }
 
@@ -143,7 +159,7 @@ impl Order {
     pub fn warm(&self, hand: &mut Hand) {
         match self {
             Self::Bitbucket(held) => held.warm(hand),
-            Self::Hooks(_) => {}
+            Self::Hooks(_) | Self::Http(_) | Self::FsFreeze(_) | Self::Snapshot(_) => {}
         }
     }
 
@@ -155,6 +171,9 @@ impl Order {
         match self {
             Self::Bitbucket(held) => held.take(hand),
             Self::Hooks(held) => held.take(),
+            Self::Http(held) => held.take(hand),
+            Self::FsFreeze(held) => held.take(),
+            Self::Snapshot(held) => held.take(),
         }
     }
 
@@ -170,6 +189,9 @@ impl Order {
         match self {
             Self::Bitbucket(held) => held.give_back(hand, ending),
             Self::Hooks(held) => held.give_back(ending),
+            Self::Http(held) => held.give_back(hand),
+            Self::FsFreeze(held) => held.give_back(),
+            Self::Snapshot(held) => held.give_back(),
         }
     }
 

@@ -180,8 +180,9 @@ impl Watchdog<'_> {
                 }
             };
             self.say(&Answer::Fired { why: why.clone() });
-            (self.tell)(&format!("{why}: unlocking {}", self.order.title()));
-            return self.give_back(Ending::Abandon);
+            // Told afterwards: where people read it may be on what is frozen.
+            let (tell, line) = (self.tell, format!("{why}: {} was unlocked", self.order.title()));
+            return self.give_back(Ending::Abandon).inspect(|()| tell(&line));
         }
     }
 

@@ -258,7 +258,7 @@ impl LockAdapter for Bitbucket {
         Ok(Rehearsal {
             application: format!("{name} {} at {}", properties.version, self.held.base),
             excludes,
-            notes: Vec::new(),
+            ..Rehearsal::default()
         })
     }
 

@@ -2,9 +2,13 @@
 
 mod bitbucket;
 mod faults;
+mod freeze;
 mod hooks;
+mod http;
 mod kill;
 mod latch;
+mod mounted;
 mod place;
 mod roles;
+mod snapshot;
 mod suite;
