@@ -4,10 +4,12 @@
 //! test which replays the committed corpus knows that its seeds still reach the inside of the parser. Sealed objects
 //! are sealed here with a fixed key, because a fuzzer cannot guess a seal.
 
+mod journal;
 mod mutate;
 mod parity;
 mod seeds;
 
+pub use journal::journal;
 pub use mutate::{Fuzzed, fuzz};
 pub use parity::parity;
 pub use seeds::seeds;
@@ -38,7 +40,7 @@ use stillpoint_store::{DomainId, NodeId, ObjectName, PackId, RepositoryId};
 pub type Target = fn(&[u8]) -> bool;
 
 /// Every target by name; `fuzz/fuzz_targets/NAME.rs` calls it and `fuzz/corpus/NAME/` holds its corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("footer", footer),
     ("pack", pack),
     ("node", node),
@@ -49,6 +51,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("snapshot", snapshot),
     ("catalogue", catalogue),
     ("parity", parity),
+    ("journal", journal),
 ];
 
 const REPOSITORY: RepositoryId = RepositoryId::from_bytes([7; RepositoryId::LEN]);

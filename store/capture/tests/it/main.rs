@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
+mod journal;
+mod listing;
 mod locks;
+mod operations;
+mod places;
 mod postgres;
 mod streams;

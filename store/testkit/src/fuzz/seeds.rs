@@ -51,6 +51,7 @@ pub fn seeds() -> Vec<Seed> {
         ("head", "seed-first", head()),
         ("snapshot", "seed-usual", snapshot()),
         ("parity", "seed-one-pack", super::parity::seed()),
+        ("journal", "seed-each-shape", super::journal::seed()),
     ];
     seeds.extend(entries());
     seeds.extend(catalogue());
