@@ -5,6 +5,7 @@
 
 mod delta;
 mod plan;
+mod since;
 
 use crate::change::ChangeRules;
 use crate::change::parent::Parent;
@@ -20,6 +21,7 @@ pub use delta::Changes;
 use delta::{Base, Delta};
 use plan::Plan;
 pub(crate) use plan::devices;
+pub use since::changed_since;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -25,7 +25,9 @@ mod scan;
 pub mod source;
 pub mod target;
 
-pub use backup::{BackupOptions, BackupReport, Changes, ParentChoice, backup, backup_changes};
+pub use backup::{
+    BackupOptions, BackupReport, Changes, ParentChoice, backup, backup_changes, changed_since,
+};
 pub use change::ChangeRules;
 pub use content::write_content;
 pub use entry::{

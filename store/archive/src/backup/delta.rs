@@ -101,7 +101,11 @@ fn is_root_path(path: &[u8]) -> bool {
     path.first() == Some(&b'/')
 }
 
-fn check_base(base: &SnapshotRecord, now: &SnapshotRecord) -> Result<()> {
+/// Whether a base covers what is to be saved.
+///
+/// # Errors
+/// `Invalid` if not.
+pub(super) fn check_base(base: &SnapshotRecord, now: &SnapshotRecord) -> Result<()> {
     let roots = |record: &SnapshotRecord| -> BTreeSet<Vec<u8>> {
         record.paths.iter().filter(|path| is_root_path(path)).map(|path| path.to_vec()).collect()
     };

@@ -63,8 +63,10 @@ fn deltas_equal_full_backups(seed: u64, reduction: Reduction) {
         }
         let full = lab.full(lab.options());
         let mut changes = lab.changes_between(&base, &full, reduction, &mut random);
-        if reduction == Reduction::Held {
-            changes = lab.hold(&changes);
+        match reduction {
+            Reduction::Held => changes = lab.hold(&changes),
+            Reduction::Walk => changes = lab.changed_since(&base),
+            _ => {}
         }
         let delta = lab.delta(&base, changes, lab.options());
         lab.assert_same(&delta, &full);
@@ -97,6 +99,44 @@ fn held_changes_give_the_full_backup() {
     for seed in 0..trees() {
         with_label(format!("seed {seed}"), || deltas_equal_full_backups(seed, Reduction::Held));
     }
+}
+
+// What a walk finds gives the same, with and without holding it.
+#[test]
+fn what_a_walk_finds_gives_the_full_backup() {
+    for seed in 0..trees() {
+        with_label(format!("seed {seed}"), || deltas_equal_full_backups(seed, Reduction::Walk));
+    }
+}
+
+/// Bytes that this process has read by system calls.
+fn bytes_read() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/io").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap();
+    line.parse().unwrap()
+}
+
+// A walk names what changed, new directories as trees and vanished ones once, and reads no content.
+#[test]
+fn a_walk_reads_nothing() {
+    let lab = DeltaLab::new();
+    touch(&lab.base, &["gone/a", "gone/sub/b", "kept/c", "file", "same"]);
+    let base = lab.full(lab.options());
+    assert!(lab.changed_since(&base).is_empty());
+    file_clock_step(&lab.scratch());
+    std::fs::remove_dir_all(lab.base.join("gone")).unwrap();
+    touch(&lab.base, &["new/d", "new/sub/e", "kept/f"]);
+    std::fs::write(lab.base.join("file"), vec![1; 20 << 20]).unwrap();
+    let before = bytes_read();
+    let mut found = lab.changed_since(&base);
+    assert!(bytes_read() - before < 5 << 20, "nobody reads the large file");
+    let keys = |names: &[&str]| -> BTreeSet<Vec<u8>> {
+        names.iter().map(|name| key_from_path(&lab.base.join(name)).unwrap()).collect()
+    };
+    let source = key_from_path(&lab.base).unwrap();
+    found.paths.retain(|key| stillpoint_archive::path::is_within(key, &source));
+    assert_eq!(found.trees, keys(&["new"]));
+    assert_eq!(found.paths, keys(&["", "file", "gone", "kept", "kept/f"]));
 }
 
 /// Changes something, and compares the delta with these changed paths and trees to a full backup.

@@ -8,7 +8,7 @@ use stillpoint_archive::held::{HeldContent, Looked, Looker};
 use stillpoint_archive::path::{is_within, key_from_path, parent_key};
 use stillpoint_archive::{
     BackupOptions, BackupReport, Changes, Entry, ManifestSchema, ParentChoice, ReadClock,
-    ReaderSource, Silent, StreamSource, backup, backup_changes,
+    ReaderSource, Silent, StreamSource, backup, backup_changes, changed_since,
 };
 use stillpoint_store::tree::{Builder, Root, Tree, diff};
 use stillpoint_store::{Error, Repository, Snapshot, Timestamp, WriteOptions};
@@ -32,6 +32,8 @@ pub enum Reduction {
     Journal,
     /// As a journal would tell them, and held.
     Held,
+    /// As a walk finds them.
+    Walk,
 }
 
 pub fn stream(name: &str, bytes: &[u8]) -> Box<dyn StreamSource> {
@@ -151,6 +153,10 @@ impl DeltaLab {
 
     pub fn assert_whole(&self) {
         self.lab.assert_whole();
+    }
+
+    pub fn changed_since(&self, base: &Snapshot) -> Changes {
+        changed_since(&self.repository, base, &self.options(), &Silent).unwrap()
     }
 
     /// Holds what changed instead of having it looked at later.
