@@ -266,6 +266,59 @@ fn rules_are_respected() {
     check(&options, before, change, &paths, &[]);
 }
 
+// What is mounted below a root is not entered where the backup stays on its file systems.
+#[test]
+fn other_file_systems_are_not_entered() {
+    if !crate::fidelity_places::private_mounts() {
+        eprintln!("skipped: no mount namespace, so no file system of our own");
+        return;
+    }
+    let options = |lab: &DeltaLab| BackupOptions { one_file_system: true, ..lab.options() };
+    let before = |base: &Path| touch(base, &["mounted/below", "f"]);
+    let mount = |base: &Path| {
+        let mut command = std::process::Command::new("mount");
+        command.args(["-t", "tmpfs", "none"]).arg(base.join("mounted"));
+        crate::fidelity_places::run(&mut command).unwrap();
+        touch(base, &["mounted/x/y", "f"]);
+    };
+    let paths = ["mounted", "mounted/x", "mounted/x/y", "mounted/below", "f"];
+    let (lab, delta) = check(&options, before, mount, &paths, &[]);
+    let key = |name| key_from_path(&lab.base.join(name)).unwrap();
+    let entries = lab.entries(delta.record.root);
+    assert!(entries.contains_key(&key("mounted")) && !entries.contains_key(&key("mounted/x")));
+    crate::fidelity_places::run(std::process::Command::new("umount").arg(lab.base.join("mounted")))
+        .unwrap();
+}
+
+// Everything that a file system can say of a file is held and stored as a full backup stores it: attributes, ACLs,
+// capabilities, flags, devices, odd names and sizes.
+#[test]
+fn every_property_is_held() {
+    if !crate::restore_lab::is_root() {
+        eprintln!("skipped: owners, devices and file systems on loop devices need root");
+        return;
+    }
+    for place in crate::fidelity_places::places() {
+        let lab = DeltaLab::at(&place.dir);
+        let base = lab.full(lab.options());
+        let mut made = Vec::new();
+        for specimen in crate::fidelity_specimens::specimens() {
+            let dir = lab.base.join(specimen.folder());
+            std::fs::create_dir(&dir).unwrap();
+            // What this file system does not have is told by the test of fidelity.
+            let _ = (specimen.make)(&dir);
+            made.push((specimen, dir));
+        }
+        let full = lab.full(lab.options());
+        let found = lab.changed_since(&base);
+        let held = lab.delta(&base, lab.hold(&found), lab.options());
+        lab.assert_same(&held, &full);
+        let live = lab.delta(&base, found, lab.options());
+        lab.assert_same(&live, &full);
+        made.iter().for_each(|(specimen, dir)| (specimen.unmake)(dir));
+    }
+}
+
 // Holes stay holes, also where a change is small.
 #[test]
 fn sparse_files() {

@@ -55,7 +55,17 @@ pub fn file_clock_step(scratch: &Path) {
 impl DeltaLab {
     pub fn new() -> Self {
         let lab = crate::restore_lab::Lab::new();
-        let base = lab.base.path().canonicalize().unwrap().join("source");
+        let base = lab.base.path().canonicalize().unwrap();
+        Self::with(lab, &base)
+    }
+
+    /// With the source in this directory.
+    pub fn at(dir: &Path) -> Self {
+        Self::with(crate::restore_lab::Lab::new(), dir)
+    }
+
+    fn with(lab: crate::restore_lab::Lab, dir: &Path) -> Self {
+        let base = dir.canonicalize().unwrap().join("source");
         std::fs::create_dir(&base).unwrap();
         Self { repository: Arc::clone(&lab.repository), lab, base }
     }

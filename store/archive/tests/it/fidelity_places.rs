@@ -43,7 +43,8 @@ pub fn places() -> Vec<Place> {
     makers.into_iter().filter_map(made).collect()
 }
 
-fn private_mounts() -> bool {
+/// Gives this thread a mount namespace of its own.
+pub fn private_mounts() -> bool {
     // SAFETY: only this thread, which made no other use of its namespace, gets a new one.
     let unshared = unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0;
     unshared && run(Command::new("mount").args(["--make-rprivate", "/"])).is_ok()
@@ -71,7 +72,8 @@ fn image(base: &Path) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-fn run(command: &mut Command) -> Result<(), String> {
+/// Runs a command; its complaint if it fails.
+pub fn run(command: &mut Command) -> Result<(), String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| format!("{name}: {error}"))?;
     if output.status.success() {
