@@ -6,15 +6,14 @@
 mod delta;
 mod plan;
 mod since;
+mod summary;
 
 use crate::change::ChangeRules;
 use crate::change::parent::Parent;
 use crate::filter::FilterOptions;
 use crate::meta::Names;
 use crate::observer::{Event, Observer, Problem, Totals};
-use crate::pipeline::{
-    self, Anew, Built, Changed, Chunkers, Input, Manifest, Readers, Sinks, Tally,
-};
+use crate::pipeline::{self, Anew, Built, Changed, Chunkers, Input, Manifest, Readers, Sinks};
 use crate::scan::{self, Scan};
 use crate::source::{ReadClock, StreamSource};
 pub use delta::Changes;
@@ -213,7 +212,7 @@ fn attempt(
     record.root = built.root;
     record.parent = parent.as_ref().map(|parent| parent.id);
     let base = parent.as_ref().map(|parent| &parent.record.summary);
-    record.summary = summary(&built, base, &writer);
+    record.summary = summary::of(&built, base, &writer);
     let is_unchanged = parent.is_some_and(|parent| parent.record.root == built.root);
     if dry_run || (skip_unchanged && is_unchanged) {
         return Ok(BackupReport { snapshot: None, record, problems: built.problems });
@@ -361,38 +360,6 @@ fn tell_estimate(
     };
     if let Some(totals) = scan::estimate(roots, rules, &go_on) {
         observer.event(Event::Expected { totals, last: true });
-    }
-}
-
-fn summary(built: &Built, base: Option<&Summary>, writer: &Writer) -> Summary {
-    let (mut counts, stats) = (built.counts, writer.stats());
-    if let (Some(grown), Some(base)) = (built.grown, base) {
-        let rest = |before: [u64; 3], by: i64, now: Tally| {
-            let all = before.iter().fold(0, |sum: u64, part| sum.saturating_add(*part));
-            all.saturating_add_signed(by).saturating_sub(now.new.saturating_add(now.changed))
-        };
-        let files = [base.files_new, base.files_changed, base.files_unmodified];
-        counts.files.unmodified = rest(files, grown.files, counts.files);
-        let directories = [base.dirs_new, base.dirs_changed, base.dirs_unmodified];
-        counts.directories.unmodified = rest(directories, grown.directories, counts.directories);
-        counts.others.unmodified = rest([base.others, 0, 0], grown.others, counts.others);
-        counts.bytes_total = built.root.bytes;
-    }
-    Summary {
-        files_new: counts.files.new,
-        files_changed: counts.files.changed,
-        files_unmodified: counts.files.unmodified,
-        dirs_new: counts.directories.new,
-        dirs_changed: counts.directories.changed,
-        dirs_unmodified: counts.directories.unmodified,
-        others: counts.others.new + counts.others.changed + counts.others.unmodified,
-        bytes_total: counts.bytes_total,
-        bytes_read: counts.bytes_read,
-        bytes_added: stats.bytes_new,
-        bytes_stored: stats.bytes_stored,
-        chunks_new: stats.chunks_new,
-        duration_ns: 0,
-        problems: counts.problems,
     }
 }
 
