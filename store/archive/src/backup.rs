@@ -4,6 +4,7 @@
 //! business of the modules it calls.
 
 mod delta;
+mod inodes;
 mod plan;
 mod since;
 mod summary;
@@ -18,6 +19,7 @@ use crate::scan::{self, Scan};
 use crate::source::{ReadClock, StreamSource};
 pub use delta::Changes;
 use delta::{Base, Delta};
+pub use inodes::Inodes;
 use plan::Plan;
 pub(crate) use plan::devices;
 pub use since::changed_since;
