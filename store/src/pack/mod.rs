@@ -9,6 +9,7 @@ mod footer;
 mod frame;
 mod header;
 mod padding;
+mod read_footer;
 mod version;
 
 #[cfg(test)]
@@ -20,10 +21,11 @@ mod tests;
 
 pub use builder::{FrameChunk, PackBuilder, PackEnd, PackOptions, PackSummary};
 pub use compress::{Codec, CompressedFrame, Level, compress_frame, verify_frame};
-pub use footer::{Footer, FrameEntry, read_footer};
+pub use footer::{Footer, FrameEntry};
 pub use frame::{Frame, PackKey};
 pub use header::PACK_HEADER_LEN;
 pub use padding::padme;
+pub use read_footer::read_footer;
 pub(crate) use version::newer_or_damaged;
 
 /// Plaintext that a frame should hold: 1 MiB. See docs/decisions/0002-sizes.md.

@@ -5,6 +5,7 @@
 
 mod commit;
 mod lane;
+mod moved;
 mod pool;
 
 pub use lane::FinishedPack;
