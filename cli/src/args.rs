@@ -31,6 +31,8 @@ Exit codes:
   1    failed; check: damage was found; repair: damage is left
   2    the command line is wrong
   3    done, but some files could not be read or restored, or are lost; each was named
+  4    capture: the lock budget was over; the application is unlocked
+  5    capture, unlock: an application may still be locked; the message says what to do
   10   no repository at the place
   11   another process was in the way; run the command again
   12   wrong passphrase or key file
@@ -147,6 +149,8 @@ pub enum Command {
     /// Take a snapshot of files and command output
     #[command(visible_aliases = ["backup", "create"])]
     Snapshot(Box<commands::snapshot::SnapshotArgs>),
+    /// Hold an application still for a moment and take a snapshot of that moment
+    Capture(Box<commands::capture::CaptureArgs>),
     /// List the snapshots
     Snapshots(commands::snapshots::SnapshotsArgs),
     /// List the files of a snapshot

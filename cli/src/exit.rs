@@ -8,6 +8,10 @@ pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 /// Done, but some source files could not be read, some files not restored, or damage was found.
 pub const INCOMPLETE: u8 = 3;
+/// The lock budget of a capture was over: the application was unlocked in time, the snapshot is missing or claims less.
+pub const DEGRADED: u8 = 4;
+/// An application may still be locked; the message says how to unlock it.
+pub const STILL_LOCKED: u8 = 5;
 /// There is no repository at the place.
 pub const NO_REPOSITORY: u8 = 10;
 /// Another process was in the way; run the command again.
@@ -28,6 +32,8 @@ pub enum Outcome {
     Complete,
     /// Some files failed, each was named: 3.
     Incomplete,
+    /// A snapshot was taken, but it shows less than was asked for: 4.
+    Degraded,
     /// The command did its work and the answer is no (`check` found damage): 1.
     Negative,
 }
@@ -38,6 +44,7 @@ impl Outcome {
         match self {
             Self::Complete => OK,
             Self::Incomplete => INCOMPLETE,
+            Self::Degraded => DEGRADED,
             Self::Negative => FAILED,
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::exit;
 use std::io;
+use stillpoint_capture::Error as Capture;
 use stillpoint_store::Error;
 
 const TARGET_INTERRUPTED: &str =
@@ -121,10 +122,14 @@ pub fn explain(error: &anyhow::Error) -> Failure {
         return Failure { message, hint: problem.hint.clone(), code: problem.code };
     }
     for cause in error.chain() {
-        if let Some(error) = cause.downcast_ref::<Error>() {
+        if let Some(error) = store_error(cause) {
             let (hint, code) = advice(error);
             return Failure { message, hint, code };
         }
+    }
+    if let Some(error) = error.downcast_ref::<Capture>() {
+        let (hint, code) = capture_advice(error);
+        return Failure { message, hint, code };
     }
     let hint = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).and_then(io_hint);
     Failure { message, hint, code: exit::FAILED }
@@ -207,6 +212,38 @@ fn advice(error: &Error) -> (Option<String>, u8) {
             exit::INTERRUPTED,
         ),
     }
+}
+
+/// An error of the store, or of a capture that the store stopped.
+fn store_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
+    match cause.downcast_ref::<Capture>() {
+        Some(Capture::Store(error)) => Some(error),
+        _ => cause.downcast_ref::<Error>(),
+    }
+}
+
+fn capture_advice(error: &Capture) -> (Option<String>, u8) {
+    let (hint, code) = match error {
+        Capture::Refused { hint, .. } => return (hint.clone(), exit::FAILED),
+        Capture::StillLocked { manual, .. } => return (Some(manual.clone()), exit::STILL_LOCKED),
+        Capture::Store(error) => return advice(error),
+        Capture::Occupied { .. } => {
+            ("nothing was touched: run the capture again when that is over", exit::CONFLICT)
+        }
+        Capture::Lost(_) => (
+            "the application is unlocked and there is no snapshot: find out who took the lock away, and run the capture again",
+            exit::FAILED,
+        ),
+        Capture::OverBudget { .. } => (
+            "the application is unlocked and there is no snapshot: try at a quieter time, or with a larger --lock-budget",
+            exit::DEGRADED,
+        ),
+        Capture::Failed(_) => ("nothing is locked and there is no snapshot", exit::FAILED),
+        Capture::Cancelled => {
+            ("nothing is locked and there is no snapshot; run the command again", exit::INTERRUPTED)
+        }
+    };
+    (Some(hint.into()), code)
 }
 
 fn io_hint(error: &io::Error) -> Option<String> {

@@ -71,6 +71,20 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(wrong()) } else { Ok(Duration::from_secs(total)) }
 }
 
+/// Parses a short duration: `250ms`, or as [`duration`] does. Not zero.
+pub fn short_duration(text: &str) -> Result<Duration, String> {
+    let parsed = match text.strip_suffix("ms").map(str::parse) {
+        Some(Ok(millis)) => Duration::from_millis(millis),
+        Some(Err(_)) => return Err(format!("`{text}` is not a duration; examples: 250ms, 5s, 2m")),
+        None => duration(text)?,
+    };
+    if parsed.is_zero() {
+        Err("a duration of nothing makes no sense here".into())
+    } else {
+        Ok(parsed)
+    }
+}
+
 /// How hard to compress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -186,6 +200,16 @@ mod tests {
         assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
         for wrong in ["", "7", "d", "7y", "1h-3m", "99999999999999999999s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    // Short ones may be milliseconds, and are never nothing.
+    #[test]
+    fn short_durations() {
+        assert_eq!(short_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(short_duration("30s"), Ok(Duration::from_secs(30)));
+        for wrong in ["", "ms", "0s", "0ms", "-1ms", "1.5s"] {
+            assert!(short_duration(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! One module for each command: its options, what it asks of the libraries, and how it shows the answer.
 
+pub mod capture;
 pub mod check;
 pub mod completions;
 pub mod copy;
@@ -37,6 +38,7 @@ pub fn run(context: &Context, command: Command) -> Result<Outcome> {
     match command {
         Command::Init(args) => init::run(context, &args),
         Command::Snapshot(args) => snapshot::run(context, *args),
+        Command::Capture(args) => capture::run(context, &args),
         Command::Snapshots(args) => snapshots::run(context, &args),
         Command::Ls(args) => ls::run(context, &args),
         Command::Find(args) => find::run(context, &args),

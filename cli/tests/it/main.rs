@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod capture;
 mod codes;
 mod commands;
 mod concurrent;

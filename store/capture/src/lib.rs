@@ -8,6 +8,7 @@ pub mod error;
 pub mod freeze;
 pub mod journal;
 pub mod lock;
+pub mod machine;
 pub mod phase;
 
 pub use command::CommandSource;

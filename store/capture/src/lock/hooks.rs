@@ -120,8 +120,9 @@ impl Held {
     }
 
     pub(crate) fn manual(&self) -> String {
-        let token = self.token.as_ref().map(|token| format!("{TOKEN}='{token}' "));
-        format!("{}{}", token.unwrap_or_default(), self.options.unlock.join(" "))
+        let token = self.token.as_ref().map(|token| format!("{TOKEN}={} ", quoted(token)));
+        let words: Vec<String> = self.options.unlock.iter().map(|word| quoted(word)).collect();
+        format!("{}{}", token.unwrap_or_default(), words.join(" "))
     }
 
     pub(crate) fn take(&mut self) -> std::result::Result<(), TakeError> {
@@ -150,5 +151,14 @@ impl Held {
             Ran::NotStarted(text) => Err(Hitch::lasting(text)),
             Ran::Failed { text, .. } => Err(Hitch::passing(text)),
         }
+    }
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-+=./:,@%".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }
