@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use stillpoint_archive::path::key_from_path;
 use stillpoint_archive::{
-    BackupOptions, BackupReport, ReadClock, RestoreOptions, Silent, backup, node_references,
-    restore,
+    BackupOptions, BackupReport, Changes, ReadClock, RestoreOptions, Silent, backup,
+    backup_changes, node_references, restore,
 };
 use stillpoint_store::backend::{Backend, Contents, MemoryBackend};
 use stillpoint_store::check::CheckOptions;
@@ -185,4 +185,38 @@ fn a_damaged_parent_does_not_stop_a_backup() {
         });
     }
     assert!(blind > 2, "the parent was unreadable {blind} times");
+}
+
+/// A backup of changes reads files whose content is lost as well, though they did not change. Where the base's manifest
+/// itself is lost it says so: then only a full backup helps.
+#[test]
+fn a_backup_of_changes_brings_lost_data_back() {
+    let (source, disk) = (source("/tmp"), create());
+    let source = source.path();
+    save(&open(&disk), source);
+    let (mut healed, mut refused) = (0, 0);
+    for (label, disk) in damages(&disk.contents()) {
+        stillpoint_testkit::with_label(label, || {
+            let lost = repair(&open(&disk)).plan.chunks_given_up;
+            let repository = open(&disk);
+            let Some(base) = repository.snapshots().unwrap().pop() else { return };
+            let options = BackupOptions {
+                roots: vec![source.to_owned()],
+                clock: ReadClock::Fixed(LATE),
+                ..BackupOptions::default()
+            };
+            match backup_changes(&repository, &base, Changes::default(), options, &Silent) {
+                Ok(report) => {
+                    assert_eq!(problems(&repository, report.record.root, source), 0);
+                    assert!(lost > 0 || report.summary().bytes_read == 0);
+                    healed += u64::from(report.summary().bytes_read > 0);
+                }
+                Err(error) => {
+                    assert!(lost > 0 && error.is_damage(), "{error}");
+                    refused += 1;
+                }
+            }
+        });
+    }
+    assert!(healed > 1 && refused > 1, "{healed} healed, {refused} refused");
 }
