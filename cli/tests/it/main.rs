@@ -20,6 +20,7 @@ mod refusals;
 mod retention;
 mod secrets;
 mod strace;
+mod strategies;
 mod support;
 mod syscalls;
 mod unlock;
