@@ -2,12 +2,15 @@
 
 use crate::failure::Problem;
 use crate::values;
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
+use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use stillpoint_capture::lock::bitbucket::{Bitbucket, BitbucketOptions};
 use stillpoint_capture::lock::hooks::{Hooks, HooksOptions};
+use stillpoint_capture::lock::http::{Http, HttpOptions, HttpReady, HttpRequest};
 use stillpoint_capture::lock::login::{Login, PasswordSource};
 use stillpoint_capture::lock::none::NoLock;
 use stillpoint_capture::lock::web::WebOptions;
@@ -25,11 +28,15 @@ pub struct LockArgs {
     #[arg(long, value_enum, default_value_t = LockKind::None, help_heading = LOCK)]
     lock: LockKind,
 
+    /// File that describes the requests (http), in JSON: docs/capture/locks.md
+    #[arg(long, value_name = "FILE", help_heading = LOCK)]
+    lock_profile: Option<PathBuf>,
+
     /// Base URL of the instance (bitbucket)
     #[arg(long, value_name = "URL", help_heading = LOCK)]
     url: Option<String>,
 
-    /// User with the right to back up (bitbucket)
+    /// User who logs in (bitbucket, http)
     #[arg(long, value_name = "NAME", help_heading = LOCK)]
     user: Option<String>,
 
@@ -76,6 +83,58 @@ enum LockKind {
     Bitbucket,
     /// Commands of your own
     Hooks,
+    /// Requests of your own
+    Http,
+}
+
+/// What `--lock-profile` says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Profile {
+    application: String,
+    lock: Request,
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default = "conflict")]
+    occupied: Vec<u16>,
+    #[serde(default)]
+    ready: Option<Ready>,
+    unlock: Request,
+    #[serde(default = "gone")]
+    gone: Vec<u16>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    method: String,
+    url: String,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    body: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ready {
+    request: Request,
+    #[serde(default)]
+    expect: BTreeMap<String, String>,
+}
+
+fn conflict() -> Vec<u16> {
+    vec![409]
+}
+
+fn gone() -> Vec<u16> {
+    vec![404, 409, 410]
+}
+
+impl From<Request> for HttpRequest {
+    fn from(Request { method, url, headers, body }: Request) -> Self {
+        Self { method, url, headers: headers.into_iter().collect(), body }
+    }
 }
 
 impl LockArgs {
@@ -93,6 +152,10 @@ impl LockArgs {
                 let options = self.bitbucket()?;
                 ("bitbucket".into(), Box::new(Bitbucket::new(options, keeper(), tell)))
             }
+            LockKind::Http => {
+                let options = self.http()?;
+                ("http".into(), Box::new(Http::new(options, keeper(), tell)))
+            }
             LockKind::Hooks => {
                 let options = self.hooks()?;
                 ("hooks".into(), Box::new(Hooks::new(options, keeper(), tell)))
@@ -100,19 +163,50 @@ impl LockArgs {
         })
     }
 
-    fn bitbucket(&self) -> Result<BitbucketOptions> {
+    fn login(&self, user: &str) -> Result<Login> {
         let password = match &self.user_password_file {
             Some(file) => PasswordSource::File(std::path::absolute(file)?),
             None => PasswordSource::Env("STILLPOINT_LOCK_PASSWORD".into()),
         };
+        Ok(Login { user: user.to_owned(), password })
+    }
+
+    fn web(&self) -> WebOptions {
+        WebOptions { ca_file: self.ca_file.clone(), ..WebOptions::default() }
+    }
+
+    fn http(&self) -> Result<HttpOptions> {
+        let file = needed(self.lock_profile.as_ref(), "--lock-profile", "what to request")?;
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("reading the profile {}", file.display()))?;
+        let profile: Profile = serde_json::from_str(&text).map_err(|error| {
+            Problem::usage(
+                format!("the profile {}: {error}", file.display()),
+                "docs/capture/locks.md has an example",
+            )
+        })?;
+        Ok(HttpOptions {
+            application: profile.application,
+            login: self.user.as_deref().map(|user| self.login(user)).transpose()?,
+            web: self.web(),
+            lock: profile.lock.into(),
+            token: profile.token,
+            occupied: profile.occupied,
+            ready: profile.ready.map(|ready| HttpReady {
+                request: ready.request.into(),
+                expect: ready.expect.into_iter().collect(),
+            }),
+            unlock: profile.unlock.into(),
+            gone: profile.gone,
+        })
+    }
+
+    fn bitbucket(&self) -> Result<BitbucketOptions> {
+        let user = needed(self.user.as_ref(), "--user", "a user with the right to back up")?;
         Ok(BitbucketOptions {
             url: needed(self.url.as_ref(), "--url", "the instance's base URL")?.clone(),
-            login: Login {
-                user: needed(self.user.as_ref(), "--user", "a user with the right to back up")?
-                    .clone(),
-                password,
-            },
-            web: WebOptions { ca_file: self.ca_file.clone(), ..WebOptions::default() },
+            login: self.login(user)?,
+            web: self.web(),
             exclude_repositories: self.exclude_repository.clone(),
         })
     }
