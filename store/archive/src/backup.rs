@@ -71,6 +71,8 @@ pub struct BackupOptions {
     pub dry_run: bool,
     /// Make no snapshot if nothing differs from the parent.
     pub skip_unchanged: bool,
+    /// Make no snapshot if anything of it could not be saved: an error then, instead of problems in the report.
+    pub all_or_nothing: bool,
     /// Count what there is beside a first backup, so that progress can be judged. Costs a second walk.
     pub estimate: bool,
     /// How data is written; `threads` also is the number of threads that read.
@@ -184,7 +186,8 @@ fn attempt(
     changes: Option<Changes>,
     observer: &dyn Observer,
 ) -> Result<BackupReport> {
-    let BackupOptions { rules, clock, dry_run, skip_unchanged, estimate, .. } = options;
+    let BackupOptions { rules, clock, dry_run, skip_unchanged, all_or_nothing, estimate, .. } =
+        options;
     let threads = options.write.threads;
     let writer = repository.writer(WriteOptions {
         dry_run: dry_run || options.write.dry_run,
@@ -209,6 +212,9 @@ fn attempt(
     let mut record = plan.record;
     let before = Before { parent: parent.as_ref(), delta, lost };
     let built = run.build(plan.source, before, estimate, &observer)?;
+    if let Some(problem) = built.problems.first().filter(|_| all_or_nothing) {
+        return Err(refused(problem, built.counts.problems));
+    }
     record.time = time;
     record.started = started;
     record.root = built.root;
@@ -347,6 +353,13 @@ impl Run<'_> {
             built
         })
     }
+}
+
+/// Why a backup of everything or nothing is nothing.
+fn refused(problem: &Problem, count: u64) -> Error {
+    let Problem { path, what } = problem;
+    let error = std::io::Error::other(format!("{}: {what} ({count} in all)", path.display()));
+    Error::io("saving everything of", "the source", error)
 }
 
 /// Counts beside the backup and tells what was found, until the backup is done.

@@ -297,3 +297,23 @@ fn threads_do_not_show() {
     assert!(contents[0] == contents[1] && contents[0] == contents[2]);
     std::fs::remove_dir_all(&base).unwrap();
 }
+
+/// Everything or nothing: a root that is not there is a problem of a snapshot otherwise, and no snapshot then.
+#[test]
+fn all_or_nothing() {
+    let lab = Lab::new(77);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let missing = elsewhere.path().join("there is no such file");
+    let roots = vec![lab.base.clone(), missing.clone()];
+    let options = || BackupOptions { roots: roots.clone(), ..lab.options() };
+    let error =
+        backup(&lab.repository, BackupOptions { all_or_nothing: true, ..options() }, &Silent);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("no such file") && error.contains("1 in all"), "{error}");
+    assert!(lab.repository.snapshots().unwrap().is_empty());
+    let report = lab.backup(options());
+    assert_eq!((report.problems.len(), lab.repository.snapshots().unwrap().len()), (1, 1));
+    std::fs::write(&missing, "now").unwrap();
+    let whole = lab.backup(BackupOptions { all_or_nothing: true, ..options() });
+    assert!(whole.snapshot.is_some() && whole.problems.is_empty());
+}

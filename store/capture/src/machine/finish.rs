@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use stillpoint_archive::backup::{backup, backup_changes};
 use stillpoint_archive::{BackupOptions, ParentChoice, StreamSource};
 use stillpoint_store::WriteOptions;
+use stillpoint_store::record::Consistency;
 
 impl Run<'_> {
     pub(super) fn finish(&mut self, warm: Warm<'_>, outcome: Outcome) -> Result<CaptureReport> {
@@ -20,7 +21,9 @@ impl Run<'_> {
                 let streams = self.dumps()?;
                 let time = Some(options.time.unwrap_or(held.moment));
                 let capture = Some(self.info.clone());
-                let options = BackupOptions { streams, time, capture, ..options };
+                // What was to be held and is not is no part of the instant that the record claims.
+                let all_or_nothing = self.info.level != Consistency::None;
+                let options = BackupOptions { streams, time, capture, all_or_nothing, ..options };
                 let changes = held.frozen.into_changes();
                 let observer = self.watcher.observer();
                 let backup = backup_changes(self.repository, &base, changes, options, observer)?;
