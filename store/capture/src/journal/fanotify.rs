@@ -5,13 +5,15 @@
 use super::mapped::{Mapping, is_ring};
 use super::records::HANDLE_BYTES_MAX;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// What is asked for: everything that changes what a walk would see, on directories too.
 const EVENTS: u64 = libc::FAN_CREATE
     | libc::FAN_DELETE
     | libc::FAN_MOVED_FROM
     | libc::FAN_MOVED_TO
+    // A rename changes the inode, which may have other names: only this event carries its handle.
+    | libc::FAN_MOVE_SELF
     | libc::FAN_MODIFY
     | libc::FAN_ATTRIB
     | libc::FAN_CLOSE_WRITE
@@ -81,13 +83,16 @@ impl Group {
         Ok(rustix::io::retry_on_intr(|| rustix::io::read(&self.fd, &mut *buffer))?)
     }
 
-    /// Waits until there is an event (true) or the other descriptor has something to say (false).
+    /// Waits until there is an event or the table of mounts has changed (true), or the other descriptor has something to
+    /// say (false).
     ///
     /// # Errors
     /// Whatever the kernel gives.
-    pub(super) fn wait(&self, stop: BorrowedFd<'_>) -> io::Result<bool> {
-        let of = |fd: i32| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let mut polled = [of(stop.as_raw_fd()), of(self.fd.as_raw_fd())];
+    pub(super) fn wait(&self, stop: BorrowedFd<'_>, mountinfo: BorrowedFd<'_>) -> io::Result<bool> {
+        let of =
+            |fd: BorrowedFd<'_>, events| libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+        let (group, mounts) = (of(self.fd.as_fd(), libc::POLLIN), of(mountinfo, libc::POLLPRI));
+        let mut polled = [of(stop, libc::POLLIN), group, mounts];
         poll(&mut polled, -1)?;
         Ok(polled.first().is_none_or(|stop| stop.revents == 0))
     }
@@ -113,6 +118,37 @@ pub(super) fn mounts_changed(mountinfo: BorrowedFd<'_>) -> io::Result<bool> {
         [libc::pollfd { fd: mountinfo.as_raw_fd(), events: libc::POLLPRI, revents: 0 }];
     poll(&mut polled, 0)?;
     Ok(polled.iter().any(|found| found.revents & (libc::POLLERR | libc::POLLPRI) != 0))
+}
+
+/// `OPEN_TREE_CLONE`.
+const OPEN_TREE_CLONE: libc::c_uint = 1;
+
+/// A mount of its own of what this directory's mount shows from here on, in no namespace: it keeps the file system, but nobody
+/// from unmounting the other one. What is mounted below is not in it.
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.2; `EINVAL` for mounts that may not be copied.
+pub(super) fn detached_mount(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE
+        | libc::c_uint::try_from(libc::O_CLOEXEC | libc::AT_EMPTY_PATH)
+            .expect("flags are positive");
+    let (fd, empty) = (directory.as_raw_fd(), c"".as_ptr());
+    // SAFETY: an open directory, an empty C string and flags; gives a descriptor that nobody else owns, or -1.
+    let mount = unsafe { libc::syscall(libc::SYS_open_tree, fd, empty, flags) };
+    if mount < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mount = i32::try_from(mount).expect("descriptors are small");
+    // SAFETY: the descriptor is open and ours alone.
+    let mount = unsafe { OwnedFd::from_raw_fd(mount) };
+    // As mount_setattr(2) has it: set, clear, propagation, user namespace.
+    let private: [u64; 4] = [0, 0, libc::MS_PRIVATE, 0];
+    // SAFETY: the structure has the stated size and outlives the call. A failure leaves a mount that hears of others, no more.
+    unsafe {
+        let (fd, structure) = (mount.as_raw_fd(), private.as_ptr());
+        libc::syscall(libc::SYS_mount_setattr, fd, empty, libc::AT_EMPTY_PATH, structure, 32)
+    };
+    Ok(mount)
 }
 
 /// The kernel's `struct file_handle` with room for the longest handle.

@@ -67,6 +67,16 @@ impl Fold {
         self.set.opaque = self.set.opaque.max(processes);
     }
 
+    /// Adds all of another set.
+    pub(super) fn add<'a>(&mut self, other: &ChangeSet, roots: impl Iterator<Item = &'a [u8]>) {
+        self.set.paths.extend(other.paths.iter().cloned());
+        self.set.trees.extend(other.trees.iter().cloned());
+        other.linked.iter().for_each(|inode| self.linked(*inode));
+        other.gap.iter().for_each(|gap| self.gap(gap.clone()));
+        self.opaque(other.opaque);
+        self.keep_bounds(roots);
+    }
+
     /// Gives the set, without what its trees cover, and begins anew.
     pub(super) fn take(&mut self) -> ChangeSet {
         let mut set = std::mem::take(&mut self.set);

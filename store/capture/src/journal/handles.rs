@@ -18,6 +18,8 @@ use stillpoint_archive::path::{is_within, path_from_key};
 
 /// Directories that are remembered; beyond this all are forgotten.
 const DIRECTORIES_MAX: usize = 65_536;
+/// How often a handle is tried while the kernel has no memory.
+const TRIES: u32 = 10_000;
 /// How far up a directory with a shorter path is looked for, when its own is too long for the kernel to tell.
 const CLIMB_MAX: usize = 4096;
 
@@ -39,9 +41,10 @@ pub(super) struct Filesystem {
     id: u64,
     /// As the table of mounts names it: major, minor.
     pub(super) device: (u32, u32),
-    /// Its root directory, open, and where that is mounted.
+    /// Its root directory, open, and where that is mounted: nowhere if the mount is our own.
     anchor: OwnedFd,
     anchor_at: Vec<u8>,
+    _mount: Option<OwnedFd>,
     has_subvolumes: bool,
     pub(super) views: Vec<View>,
 }
@@ -80,7 +83,8 @@ enum Told {
 }
 
 impl Filesystem {
-    /// Opens the root directory of the file system that this mount shows whole.
+    /// Opens the root directory of the file system that this mount shows whole, through a mount of our own if possible: an open
+    /// directory would keep people from unmounting theirs.
     ///
     /// # Errors
     /// When something else is mounted over it.
@@ -91,12 +95,22 @@ impl Filesystem {
         if stat.stx_mnt_id != mount.id {
             return Err(Errno::XDEV.into());
         }
-        let id = rustix::fs::fstatvfs(&anchor)?.f_fsid;
+        let own = || -> io::Result<(OwnedFd, OwnedFd)> {
+            let own = fanotify::detached_mount(anchor.as_fd())?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = rustix::fs::openat(&own, ".", flags, Mode::empty())?;
+            Ok((root, own))
+        };
+        let (anchor, anchor_at, own) = match own() {
+            Ok((root, own)) => (root, Vec::new(), Some(own)),
+            Err(_) => (anchor, mount.at.clone(), None),
+        };
         Ok(Self {
-            id,
+            id: rustix::fs::fstatvfs(&anchor)?.f_fsid,
             device: mount.device,
             anchor,
-            anchor_at: mount.at.clone(),
+            anchor_at,
+            _mount: own,
             has_subvolumes: mount.kind == "btrfs",
             views: Vec::new(),
         })
@@ -108,10 +122,18 @@ impl Filesystem {
     }
 
     fn open_handle(&self, handle: &Handle<'_>) -> io::Result<Option<OwnedFd>> {
-        match fanotify::open_handle(self.anchor(), handle.kind, handle.bytes) {
-            Ok(fd) => Ok(Some(fd)),
-            Err(error) if is_gone(&error) => Ok(None),
-            Err(error) => Err(error),
+        let mut tries = 0;
+        loop {
+            match fanotify::open_handle(self.anchor(), handle.kind, handle.bytes) {
+                Ok(fd) => return Ok(Some(fd)),
+                Err(error) if is_gone(&error) => return Ok(None),
+                // ext4 says so, too, while another inode of the same number is being created: that takes a moment.
+                Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && tries < TRIES => {
+                    tries += 1;
+                    std::thread::yield_now();
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -130,10 +152,12 @@ impl Filesystem {
         Ok(Told::Path(rebased(&path, &self.anchor_at, b"")))
     }
 
-    /// The numbers of what lies at this inner key.
+    /// The numbers of what lies at this inner key, which is not the root.
     pub(super) fn look(&self, inner: &[u8]) -> Option<Inode> {
-        let real = rebased(inner, b"", &self.anchor_at);
-        rustix::fs::lstat(path_from_key(&real)).ok().map(|stat| inode_of(&stat))
+        let path = path_from_key(inner);
+        let relative = path.strip_prefix("/").ok()?;
+        let stat = rustix::fs::statat(&self.anchor, relative, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(inode_of(&stat))
     }
 
     /// The real keys of an inner key: one for each place where it can be seen.

@@ -7,16 +7,21 @@
 //! Knows the kernel, mounts and processes. Knows nothing of repositories: what the paths held before is not its business.
 
 pub mod audit;
+pub mod baseline;
 mod cookie;
 mod fanotify;
 mod fold;
 mod handles;
+mod log;
 mod mapped;
 mod marks;
 mod mounts;
+pub mod positions;
 mod reader;
 pub mod records;
 mod scope;
+pub mod service;
+mod wire;
 
 use crate::error::{Error, Result};
 use cookie::Cookie;
@@ -38,6 +43,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use fold::{LINKED_MAX, NAMED_MAX};
+pub use log::Position;
 
 /// What changed since a moment, as keys of the manifest (components joined by zero bytes, see `archive::path`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -193,11 +199,15 @@ impl Journal {
         let failed = |error: io::Error| Error::Failed(format!("starting the journal: {error}"));
         let (stop, stopped) = UnixStream::pair().map_err(failed)?;
         let group = Arc::clone(&reader.group);
+        // A table of the thread's own: each one that is open tells of each change once.
+        let mounts = MountTable::open().map_err(failed)?;
         let reader = Arc::new(Mutex::new(reader));
         let shared = Arc::clone(&reader);
         let thread = std::thread::Builder::new().name("journal".into()).spawn(move || {
-            while group.wait(stopped.as_fd()).unwrap_or(false) {
+            while group.wait(stopped.as_fd(), mounts.as_fd()).unwrap_or(false) {
                 let mut reader = lock(&shared);
+                // So that what was unmounted is let go of at once.
+                reader.follow_mounts(false);
                 if let Err(error) = reader.read() {
                     reader.fold.gap(Gap::Unreadable(error.to_string()));
                     return;
@@ -234,6 +244,11 @@ impl Journal {
     pub fn while_stopped<T>(&mut self, action: impl FnOnce() -> T) -> T {
         let _stopped = lock(&self.reader);
         action()
+    }
+
+    /// The keys of what is watched, as a manifest has them.
+    pub fn roots(&self) -> Vec<Vec<u8>> {
+        lock(&self.reader).scope.roots().map(<[u8]>::to_vec).collect()
     }
 
     /// How many paths and trees wait to be drained.

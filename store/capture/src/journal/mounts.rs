@@ -5,7 +5,7 @@
 use super::fanotify;
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use stillpoint_archive::path::{is_within, push_name};
 
 /// One mount.
@@ -55,6 +55,12 @@ impl MountTable {
     /// Whatever the kernel gives.
     pub(super) fn changed(&self) -> io::Result<bool> {
         fanotify::mounts_changed(self.file.as_fd())
+    }
+}
+
+impl AsFd for MountTable {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -128,6 +128,9 @@ fn other_names_of_an_inode() {
         journal.drain(LIMIT);
         fs::write(&outside, b"2").unwrap();
         assert!(journal.drain(LIMIT).linked.contains(&inode), "{}", place.name);
+        let (renamed, outside) = (outside.clone(), place.dir.join("renamed"));
+        fs::rename(&renamed, &outside).unwrap();
+        assert!(journal.drain(LIMIT).linked.contains(&inode), "{}: a rename", place.name);
         let open = fs::File::options().write(true).open(&outside).unwrap();
         fs::remove_file(&outside).unwrap();
         journal.drain(LIMIT);

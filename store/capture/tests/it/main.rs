@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
 mod journal;
+mod journal_mounts;
 mod listing;
 mod locks;
 mod operations;
 mod places;
 mod postgres;
+mod service;
 mod streams;
