@@ -1,5 +1,7 @@
 //! `stillpoint restore`: writes files of a snapshot back to disk.
 
+mod into;
+
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::failure::in_target;
@@ -25,6 +27,7 @@ Examples:
   stillpoint restore latest --target /tmp/back
   stillpoint restore latest:/home/me/project --target ./project      the content of one directory
   stillpoint restore 3f2a91c0 --target / --include /etc/nginx --dry-run
+  stillpoint restore latest:/shop.sql --into postgresql:///shop_again     a database that does not exist yet
 
 Files that are there already and equal are not written again. Nothing outside the target is ever touched, whatever \
 links lie in it. Files get their owners back when run as root (--owner).")]
@@ -34,8 +37,14 @@ pub struct RestoreArgs {
     snapshot: SnapshotPath,
 
     /// Directory to restore into; it is created when it is missing
-    #[arg(short, long, value_name = "DIR")]
-    target: PathBuf,
+    #[arg(short, long, value_name = "DIR", required_unless_present = "into")]
+    target: Option<PathBuf>,
+
+    /// Restore the dump of a database instead, into this new database: postgresql://…, mysql://…, sqlite:/PATH
+    #[arg(long, value_name = "URL", conflicts_with_all = [
+        "target", "include", "exclude", "overwrite", "delete", "verify", "sparse", "owner", "dry_run",
+    ])]
+    into: Option<String>,
 
     /// Restore only what matches; patterns as in .gitignore, counted from what is restored
     #[arg(short, long, value_name = "PATTERN")]
@@ -70,6 +79,13 @@ pub struct RestoreArgs {
     dry_run: bool,
 }
 
+impl RestoreArgs {
+    /// The directory; the command line demands one unless a database is restored.
+    fn target(&self) -> &Path {
+        self.target.as_deref().unwrap_or(Path::new(""))
+    }
+}
+
 /// Whose the restored files are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum OwnerChoice {
@@ -96,6 +112,9 @@ enum OverwriteChoice {
 
 /// Restores, or shows what would be done.
 pub fn run(context: &Context, args: RestoreArgs) -> Result<Outcome> {
+    if let Some(url) = &args.into {
+        return into::run(context, &args, url);
+    }
     let repository = context.open()?;
     let snapshot = repository.find_snapshot(&args.snapshot.snapshot)?;
     let subtree = listing::key(args.snapshot.path.as_deref(), Path::new(""))?;
@@ -103,7 +122,7 @@ pub fn run(context: &Context, args: RestoreArgs) -> Result<Outcome> {
         snapshot: &snapshot,
         spec: &args.snapshot.snapshot,
         subtree: &subtree,
-        target: &args.target,
+        target: args.target(),
         delete: args.delete,
         exclude: &args.exclude,
         repository: &context.repository_dir()?,
@@ -118,7 +137,7 @@ pub fn run(context: &Context, args: RestoreArgs) -> Result<Outcome> {
         dry_run: args.dry_run,
         sparse: args.sparse,
         ownership: ownership(&args),
-        ..RestoreOptions::new(snapshot.record.root, &args.target)
+        ..RestoreOptions::new(snapshot.record.root, args.target())
     };
     let progress = Progress::start(&context.output, &context.cancel, "restore");
     let report = in_target(restore(&repository, &options, &progress));
@@ -163,7 +182,7 @@ fn show(
     duration: Duration,
 ) -> Result<()> {
     let output = &context.output;
-    let target = text::safe(&args.target.to_string_lossy());
+    let target = text::safe(&args.target().to_string_lossy());
     let from = format!("snapshot {} of {}", snapshot.id.short(), text::time(snapshot.record.time));
     if args.dry_run {
         output.say(format!("would restore {from} into {target} (dry run: nothing was changed)"))?;
@@ -247,7 +266,7 @@ impl<'a> Summary<'a> {
         Self {
             dry_run: args.dry_run,
             snapshot_id: snapshot.id.to_string(),
-            target: args.target.to_string_lossy(),
+            target: args.target().to_string_lossy(),
             files_written: report.files_written,
             files_matched: report.files_matched,
             files_verified: report.files_verified,

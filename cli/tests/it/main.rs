@@ -8,6 +8,7 @@ mod commands;
 mod concurrent;
 mod copy;
 mod crash_lab;
+mod databases;
 mod faults;
 mod index;
 mod json;

@@ -1,7 +1,9 @@
 //! A writer that looks at the first line before it lets anything through.
 
+use super::tool::Tool;
 use crate::error::{Error, Result};
 use std::io::{self, Write};
+use std::process::ChildStdin;
 
 /// Longest first line of a dump, bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
@@ -76,6 +78,31 @@ impl<O: FnOnce(&str) -> Result<W>, W: Write> Write for Feed<O, W> {
     fn flush(&mut self) -> io::Result<()> {
         self.out.as_mut().map_or(Ok(()), Write::flush)
     }
+}
+
+/// Ends a program that was fed: it finishes what it got if all came, and is stopped before it sees an end otherwise.
+///
+/// # Errors
+/// What the program says, or why it did not get everything.
+pub(super) fn end(tool: Option<Tool>, input: Option<ChildStdin>, result: Result<()>) -> Result<()> {
+    let is_cut = |error: &Error| {
+        matches!(error, Error::Store(stillpoint_store::Error::Io { source, .. })
+            if source.kind() == io::ErrorKind::BrokenPipe)
+    };
+    let finished = match (tool, &result) {
+        (Some(tool), Ok(())) => {
+            drop(input);
+            tool.finish()
+        }
+        // What it says is the cause of the broken pipe.
+        (Some(tool), Err(error)) if is_cut(error) => tool.finish(),
+        // Ended before its input is: at the end of that it would commit what it has.
+        (tool, _) => {
+            drop(tool);
+            Ok(())
+        }
+    };
+    finished.and(result)
 }
 
 #[cfg(test)]

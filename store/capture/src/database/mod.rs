@@ -3,16 +3,23 @@
 //! Owns what a database of any kind is to a capture, and the way from a URL to one. Knows nothing of locks of
 //! applications or of repositories; passwords go to the database and to environments of child processes only.
 
+mod command;
 mod environment;
 mod feed;
+mod mysql;
+mod piped;
 mod postgres;
 mod restore;
+mod sqlite;
 mod tool;
 mod url;
 
+pub use command::{CommandDatabase, When};
 pub use environment::Environment;
+pub use mysql::MysqlSource;
 pub use postgres::PostgresSource;
 pub use restore::{Content, Restored, restore_into};
+pub use sqlite::SqliteSource;
 pub use url::Url;
 
 use crate::error::{Error, Result};
@@ -99,7 +106,8 @@ impl Default for DatabaseOptions {
     }
 }
 
-/// The database that a URL names: `postgresql://user@host/database`. Connects to nothing.
+/// The database that a URL names: `postgresql://user@host/database`, `mysql://…` (or `mariadb://…`), `sqlite:/path`. Connects
+/// to nothing.
 ///
 /// # Errors
 /// `Refused` for a URL of another kind, or one that cannot be read.
@@ -107,6 +115,8 @@ pub fn parse(url: &str, options: DatabaseOptions) -> Result<Box<dyn DatabaseSour
     let url = Url::parse(url)?;
     match url.scheme() {
         "postgresql" | "postgres" => Ok(Box::new(PostgresSource::new(url, options)?)),
+        "mysql" | "mariadb" => Ok(Box::new(MysqlSource::new(&url, options)?)),
+        "sqlite" => Ok(Box::new(SqliteSource::new(&url, options)?)),
         other => Err(unknown(other)),
     }
 }
@@ -114,7 +124,7 @@ pub fn parse(url: &str, options: DatabaseOptions) -> Result<Box<dyn DatabaseSour
 fn unknown(scheme: &str) -> Error {
     refused(
         format!("{scheme}: is no kind of database that is known here"),
-        "databases are named as postgresql://user@host/database",
+        "databases are named as postgresql://user@host/database, mysql://user@host/database or sqlite:/path",
     )
 }
 

@@ -1,6 +1,6 @@
 //! The other half: a dump becomes a new database. Nothing that holds tables is ever written to.
 
-use super::{DatabaseOptions, Url, postgres, unknown};
+use super::{DatabaseOptions, Url, mysql, postgres, sqlite, unknown};
 use crate::error::Result;
 use std::io::Write;
 
@@ -30,6 +30,8 @@ pub fn restore_into(
     let url = Url::parse(url)?;
     match url.scheme() {
         "postgresql" | "postgres" => postgres::restore(&url, options, content),
+        "mysql" | "mariadb" => mysql::restore(&url, options, content),
+        "sqlite" => sqlite::restore(&url, content),
         other => Err(unknown(other)),
     }
 }

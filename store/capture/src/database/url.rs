@@ -179,6 +179,11 @@ pub(crate) fn encode(text: &str) -> String {
     out
 }
 
+/// A path for a URL, in which the slashes stay.
+pub(crate) fn encode_path(path: &std::path::Path) -> String {
+    path.to_string_lossy().split('/').map(encode).collect::<Vec<_>>().join("/")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

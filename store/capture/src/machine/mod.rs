@@ -168,6 +168,10 @@ impl Run<'_> {
         self.options.backup.filter.excludes.extend(excludes);
         for database in &mut self.databases {
             database.rehearse()?;
+            // Its dump stands for them; opening them here would take locks away from it.
+            let files = database.files().into_iter();
+            let files = files.map(|path| escaped(&path.to_string_lossy()));
+            self.options.backup.filter.excludes.extend(files);
         }
         self.info.databases = self.databases.iter().map(|database| database.title()).collect();
         self.info.databases.iter().for_each(|title| self.note(&format!("database: {title}")));

@@ -483,3 +483,31 @@ fn failed_restores_leave_nothing() {
     restore_bytes(&url, &dump).unwrap();
     assert_eq!(databases(&server), before + 1);
 }
+
+// Connections are encrypted and servers checked as the mode says, by us and by the programs that are started.
+#[test]
+fn encryption_is_what_the_mode_says() {
+    let Some((server, port, certificate)) = PostgresServer::start_encrypted() else { return };
+    let host = server.socket().display();
+    let mut client =
+        Client::connect(&format!("postgresql://postgres@/postgres?host={host}&port={port}"), NoTls)
+            .unwrap();
+    client.batch_execute("CREATE ROLE secret LOGIN PASSWORD 'right'; CREATE TABLE a (n int); GRANT SELECT ON a TO secret").unwrap();
+    let rehearse = |host: &str, more: &str| {
+        let url = format!("postgresql://secret:right@{host}:{port}/postgres?{more}");
+        parse(&url, options()).unwrap().rehearse()
+    };
+    let roots = format!("sslrootcert={}", certificate.display());
+    rehearse("localhost", "sslmode=require").unwrap();
+    rehearse("localhost", "").unwrap();
+    rehearse("localhost", &format!("sslmode=verify-full&{roots}")).unwrap();
+    rehearse("127.0.0.1", &format!("sslmode=verify-ca&{roots}")).unwrap();
+    refused(
+        rehearse("127.0.0.1", &format!("sslmode=verify-full&{roots}")),
+        "certificate",
+        "sslrootcert",
+    );
+    refused(rehearse("localhost", "sslmode=verify-full"), "root certificate", "sslrootcert=FILE");
+    refused(rehearse("localhost", "sslmode=disable"), "pg_hba.conf", "role");
+    refused(rehearse("localhost", "sslrootcert=/nonexistent"), "/nonexistent", "PEM");
+}

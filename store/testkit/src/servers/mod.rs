@@ -3,8 +3,10 @@
 //! A server dies with the thread that started it, whatever way that ends. Where the programs are missing, a test says so
 //! and is skipped.
 
+mod mariadb;
 mod postgres;
 
+pub use mariadb::MariadbServer;
 pub use postgres::PostgresServer;
 
 use std::io::{BufRead, BufReader};

@@ -40,6 +40,48 @@ impl PostgresServer {
         Some(this)
     }
 
+    /// Starts one that also listens on `localhost`, encrypted and for passwords only, with a certificate of its own for that
+    /// name. Gives the port and the certificate.
+    pub fn start_encrypted() -> Option<(Self, u16, PathBuf)> {
+        if first([PathBuf::from("/usr/bin/openssl")]).is_none() {
+            eprintln!("skipped: no openssl is installed");
+            return None;
+        }
+        let mut this = Self::start()?;
+        this.kill();
+        let (key, certificate) = (this.socket().join("key"), this.socket().join("certificate"));
+        let mut make = command(Path::new("openssl"));
+        make.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "9",
+            "-subj",
+            "/CN=localhost",
+        ]);
+        make.args([
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ]);
+        run(make.arg("-keyout").arg(&key).arg("-out").arg(&certificate));
+        // Free a moment ago; somebody may take it before the server does, and the test fails then.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let settings = [
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("port={port}"),
+            "ssl=on".to_owned(),
+            format!("ssl_key_file={}", key.display()),
+            format!("ssl_cert_file={}", certificate.display()),
+        ];
+        this.start_again(&settings.each_ref().map(String::as_str));
+        Some((this, port, certificate))
+    }
+
     /// Starts the server after it was stopped.
     pub fn start_again(&mut self, settings: &[&str]) {
         let programs = Self::programs().unwrap();

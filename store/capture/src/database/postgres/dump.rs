@@ -8,43 +8,15 @@
 
 use super::catalogue::{Catalogue, SequenceValue, Table, failed};
 use super::server::Server;
-use crate::database::PinReport;
+use crate::database::piped::{self, Held, Out, put};
 use crate::error::{Error, Result};
 use postgres::Client;
 use serde::{Deserialize, Serialize};
-use std::io::{BufRead, BufWriter, PipeReader, PipeWriter, Read, Write};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Instant;
+use std::io::BufRead;
 use stillpoint_archive::StreamSource;
 
 /// What the first line of a script begins with; behind it stands [`Origin`].
 const ORIGIN: &str = "-- stillpoint postgresql ";
-/// How much is given to the reader at once, bytes.
-const BUFFER_BYTES: usize = 256 << 10;
-
-/// The session that holds a pinned instant, until its dump ends in whatever way.
-pub(super) struct Held {
-    client: Option<Client>,
-    since: Instant,
-    report: Arc<Mutex<PinReport>>,
-}
-
-impl Held {
-    pub(super) fn new(client: Client, since: Instant, report: Arc<Mutex<PinReport>>) -> Self {
-        Self { client: Some(client), since, report }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // First the session: nothing is held any more once it is gone.
-        self.client = None;
-        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-        report.held = Some(self.since.elapsed());
-    }
-}
-
 /// What a restore must know of the database that was dumped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Origin {
@@ -107,7 +79,7 @@ impl Script {
     }
 
     /// Writes the script, reading rows by the session that holds the instant.
-    fn write(&self, client: &mut Client, out: &mut impl Write) -> Result<()> {
+    fn write(&self, client: &mut Client, out: &mut Out) -> Result<()> {
         put(out, self.origin.as_bytes())?;
         put(out, &self.schema.before)?;
         for table in &self.tables {
@@ -116,8 +88,7 @@ impl Script {
         put(out, &self.schema.after)?;
         put(out, self.sequences.as_bytes())?;
         // The session is the one that held the instant all the time: it never connects again by itself.
-        client.batch_execute("COMMIT").map_err(|error| failed("ending the dump", &error))?;
-        out.flush().map_err(|error| unread(&error))
+        client.batch_execute("COMMIT").map_err(|error| failed("ending the dump", &error))
     }
 }
 
@@ -132,7 +103,7 @@ fn set(sequences: &[SequenceValue]) -> String {
 }
 
 /// Writes the rows of one table, in the text format of COPY.
-fn rows(client: &mut Client, table: &Table, out: &mut impl Write) -> Result<()> {
+fn rows(client: &mut Client, table: &Table, out: &mut Out) -> Result<()> {
     let Some(query) = table.copy_out() else { return Ok(()) };
     let failed = |told: String| Error::Failed(format!("dumping {}: {told}", table.name));
     put(out, table.copy_in().as_bytes())?;
@@ -150,59 +121,13 @@ fn rows(client: &mut Client, table: &Table, out: &mut impl Write) -> Result<()> 
     put(out, b"\\.\n\n")
 }
 
-fn put(out: &mut impl Write, bytes: &[u8]) -> Result<()> {
-    out.write_all(bytes).map_err(|error| unread(&error))
-}
-
-fn unread(error: &std::io::Error) -> Error {
-    Error::Failed(format!("nobody reads the dump any more: {error}"))
-}
-
 /// Starts the dump as a stream.
-pub(super) fn start(name: &str, script: Script, held: Held) -> Result<Box<dyn StreamSource>> {
-    let name = format!("{name}.sql");
-    let (reader, writer) = std::io::pipe()
-        .map_err(|error| stillpoint_store::Error::io("making a pipe for", &name, error))?;
-    let worker = std::thread::spawn(move || work(&script, held, writer));
-    Ok(Box::new(Dump { name, reader, worker }))
-}
-
-fn work(script: &Script, mut held: Held, writer: PipeWriter) -> Result<()> {
-    let client = held.client.as_mut().ok_or_else(|| Error::Failed("nothing is held".into()))?;
-    script.write(client, &mut BufWriter::with_capacity(BUFFER_BYTES, writer))
-}
-
-/// A dump while it is made. Dropping it lets the worker find nobody who reads, and end.
-struct Dump {
-    name: String,
-    reader: PipeReader,
-    worker: JoinHandle<Result<()>>,
-}
-
-impl Read for Dump {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.reader.read(buffer)
-    }
-}
-
-impl StreamSource for Dump {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn finish(self: Box<Self>) -> stillpoint_store::Result<()> {
-        let Self { name, reader, worker } = *self;
-        drop(reader);
-        let done =
-            worker.join().unwrap_or_else(|_| Err(Error::Failed("the dump broke off".into())));
-        done.map_err(|error| match error {
-            Error::Store(error) => error,
-            other => {
-                let told = std::io::Error::other(other.to_string());
-                stillpoint_store::Error::io("dumping", name, told)
-            }
-        })
-    }
+pub(super) fn start(
+    name: &str,
+    script: Script,
+    mut held: Held<Client>,
+) -> Result<Box<dyn StreamSource>> {
+    piped::start(format!("{name}.sql"), move |out| script.write(held.session()?, out))
 }
 
 #[cfg(test)]

@@ -13,11 +13,12 @@ mod server;
 
 pub(super) use restore::restore;
 
+use super::piped::Held;
 use super::tool::{self, Program, Tool};
 use super::{DatabaseOptions, DatabaseSource, PinReport, Url, file_name, refused};
 use crate::error::{Error, Result};
 use catalogue::{Catalogue, Pin, Snapshot};
-use dump::{Held, Schema, Script};
+use dump::{Schema, Script};
 use libpq::Settings;
 use postgres::Client;
 use server::Server;

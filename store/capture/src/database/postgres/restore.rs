@@ -5,7 +5,7 @@ use super::connect::connect;
 use super::dump::Origin;
 use super::libpq::Settings;
 use super::{NO_PROGRAM, places};
-use crate::database::feed::Feed;
+use crate::database::feed::{self, Feed};
 use crate::database::restore::{Content, Restored};
 use crate::database::tool::{self, Program, Tool};
 use crate::database::url::{Url, encode};
@@ -38,24 +38,7 @@ pub(crate) fn restore(
     let mut feed = Feed::new(|line: &str| target.begin(line, &program, &mut tool));
     let written = content(&mut feed);
     let (input, result) = feed.finish(written);
-    let is_cut = |error: &Error| {
-        matches!(error, Error::Store(stillpoint_store::Error::Io { source, .. })
-            if source.kind() == std::io::ErrorKind::BrokenPipe)
-    };
-    let finished = match (tool, &result) {
-        (Some(tool), Ok(())) => {
-            drop(input);
-            tool.finish()
-        }
-        // What it says is the cause of the broken pipe.
-        (Some(tool), Err(error)) if is_cut(error) => tool.finish(),
-        // Ended before its input is: at the end of that it would commit what it has.
-        (tool, _) => {
-            drop(tool);
-            Ok(())
-        }
-    };
-    match finished.and(result) {
+    match feed::end(tool, input, result) {
         Ok(()) => Ok(Restored { title: target.title(), notes: target.notes }),
         Err(error) => {
             target.give_up();
