@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod capture;
+mod capture_faults;
 mod codes;
 mod commands;
 mod concurrent;

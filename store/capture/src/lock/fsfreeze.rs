@@ -6,7 +6,7 @@ use super::guarded::Guarded;
 use super::keeper::Keeper;
 use super::order::{Hitch, Order, TakeError};
 use super::sys;
-use super::{Drain, Level, LockAdapter, Rehearsal, Tell};
+use super::{Drain, Level, LockAdapter, Rehearsal, Tell, whole};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -26,6 +26,7 @@ pub struct FsFreeze {
 impl FsFreeze {
     /// Freezes the file systems that these directories are on; each file system once, in this order.
     pub fn new(paths: Vec<PathBuf>, keeper: Keeper, tell: Tell) -> Self {
+        let paths: Vec<PathBuf> = paths.iter().map(|path| whole(path)).collect();
         let order = Order::FsFreeze(Held { paths: paths.clone(), frozen: None });
         Self { paths, guarded: Guarded::new(keeper, order, tell) }
     }

@@ -6,7 +6,7 @@
 use super::guarded::Guarded;
 use super::keeper::Keeper;
 use super::order::{Ending, Hitch, Order, TakeError};
-use super::run::{Ran, find, run};
+use super::run::{Ran, anchored, find, run};
 use super::{Drain, LockAdapter, Rehearsal, Tell};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -49,6 +49,12 @@ pub struct Hooks {
 impl Hooks {
     /// Locks with these commands.
     pub fn new(options: HooksOptions, keeper: Keeper, tell: Tell) -> Self {
+        let options = HooksOptions {
+            lock: anchored(options.lock),
+            ready: options.ready.map(anchored),
+            unlock: anchored(options.unlock),
+            ..options
+        };
         let order = Order::Hooks(Held { options: options.clone(), token: None });
         Self { options, guarded: Guarded::new(keeper, order, tell) }
     }

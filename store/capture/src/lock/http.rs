@@ -70,6 +70,11 @@ pub struct Http {
 impl Http {
     /// Locks by these requests.
     pub fn new(options: HttpOptions, keeper: Keeper, tell: Tell) -> Self {
+        let options = HttpOptions {
+            login: options.login.map(Login::anchored),
+            web: options.web.anchored(),
+            ..options
+        };
         let order = Order::Http(Held { options: options.clone(), token: None });
         Self { options, guarded: Guarded::new(keeper, order, tell), web: None }
     }

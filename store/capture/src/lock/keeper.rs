@@ -40,7 +40,7 @@ impl Keeper {
     /// Records in this state directory; the watchdog is this very program with the argument `watchdog`; no lock is held
     /// longer than `limit` from its request on.
     pub fn new(state_dir: impl Into<PathBuf>, limit: Duration) -> Self {
-        let state_dir = state_dir.into();
+        let state_dir = super::whole(&state_dir.into());
         Self {
             dir: state_dir.join(FOLDER),
             state_dir,

@@ -40,6 +40,17 @@ impl fmt::Display for PasswordSource {
 }
 
 impl Login {
+    /// The same with whole paths, to be read from other directories.
+    #[must_use]
+    pub fn anchored(self) -> Self {
+        let password = match self.password {
+            PasswordSource::Env(name) => PasswordSource::Env(name),
+            PasswordSource::File(path) => PasswordSource::File(super::whole(&path)),
+            PasswordSource::Netrc(path) => PasswordSource::Netrc(super::whole(&path)),
+        };
+        Self { password, ..self }
+    }
+
     /// Reads the password; `host` is the host's name, for a file of several.
     ///
     /// # Errors
@@ -132,5 +143,7 @@ mod tests {
         let error = missing.read("h").unwrap_err().to_string();
         assert!(error.contains("$STILLPOINT_NO_SUCH_VARIABLE"), "{error}");
         assert!(login(PasswordSource::File("/no/such".into())).read("h").is_err());
+        let anchored = login(PasswordSource::Netrc("a".into())).anchored().password;
+        assert!(matches!(anchored, PasswordSource::Netrc(path) if path.is_absolute()));
     }
 }

@@ -28,7 +28,7 @@ pub use wait::{Pauses, wait_until_drained};
 
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Who is told what an adapter does, one line at a time.
@@ -53,6 +53,11 @@ pub struct View {
     pub of: PathBuf,
     /// ... finds it, as it was when it was held, below this one.
     pub at: PathBuf,
+}
+
+/// The whole path: a watchdog has another working directory.
+fn whole(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// How far an application is with holding still.

@@ -91,6 +91,16 @@ fn content(mut file: File) -> String {
     String::from_utf8_lossy(&bytes).trim().to_owned()
 }
 
+/// The command with its program's whole path, if it is a path: it is run from other directories than ours.
+pub fn anchored(mut command: Vec<String>) -> Vec<String> {
+    if let Some(program) = command.first_mut().filter(|program| program.contains('/'))
+        && let Some(whole) = std::path::absolute(&program).ok().as_deref().and_then(Path::to_str)
+    {
+        whole.clone_into(program);
+    }
+    command
+}
+
 /// Where a program is found, as a shell looks for it.
 pub fn find(program: &str) -> Option<PathBuf> {
     let is_program = |path: &Path| {
@@ -138,6 +148,19 @@ mod tests {
         let ran = shell(&script, LONG);
         assert!(matches!(&ran, Ran::Well(pid) if pid.parse::<u32>().is_ok()), "{ran:?}");
         std::fs::write(pipe, "end\n").unwrap();
+    }
+
+    // A program that is named by a path is found from other directories, too.
+    #[test]
+    fn paths_of_programs() {
+        let here = std::env::current_dir().unwrap();
+        let check = |program: &str, expected: &str| {
+            assert_eq!(anchored(vec![program.into(), "a/b".into()]), [expected, "a/b"]);
+        };
+        check("dir/program", here.join("dir/program").to_str().unwrap());
+        check("/bin/sh", "/bin/sh");
+        check("sh", "sh");
+        assert!(anchored(Vec::new()).is_empty());
     }
 
     // Programs are found by name and by path.

@@ -6,9 +6,9 @@
 use super::guarded::Guarded;
 use super::keeper::Keeper;
 use super::order::{Hitch, Order, TakeError};
-use super::run::{Ran, find, run};
+use super::run::{Ran, anchored, find, run};
 use super::sys;
-use super::{Drain, Level, LockAdapter, Rehearsal, Tell, View};
+use super::{Drain, Level, LockAdapter, Rehearsal, Tell, View, whole};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
@@ -72,6 +72,15 @@ impl Snapshot {
         tell: Tell,
     ) -> Self {
         let keeper = keeper.with_limit(NO_LIMIT);
+        let source = whole(&source);
+        let snapshots = match snapshots {
+            Snapshots::Btrfs { folder } => {
+                Snapshots::Btrfs { folder: folder.as_deref().map(whole) }
+            }
+            Snapshots::Commands { create, release, limit } => {
+                Snapshots::Commands { create: anchored(create), release: anchored(release), limit }
+            }
+        };
         Self { inner, source, snapshots, guarded: None, keeper, tell, is_held: false }
     }
 

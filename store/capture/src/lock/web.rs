@@ -31,6 +31,14 @@ impl Default for WebOptions {
     }
 }
 
+impl WebOptions {
+    /// The same with whole paths, to be read from other directories.
+    #[must_use]
+    pub fn anchored(self) -> Self {
+        Self { ca_file: self.ca_file.as_deref().map(super::whole), ..self }
+    }
+}
+
 /// Calls one application.
 #[derive(Debug)]
 pub struct Web {

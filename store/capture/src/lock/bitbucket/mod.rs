@@ -72,8 +72,8 @@ impl Bitbucket {
     pub fn new(options: BitbucketOptions, keeper: Keeper, tell: Tell) -> Self {
         let held = Held {
             base: options.url.trim_end_matches('/').to_owned(),
-            login: options.login.clone(),
-            web: options.web.clone(),
+            login: options.login.clone().anchored(),
+            web: options.web.clone().anchored(),
             token: None,
             cancel: None,
             refusals: 0,
