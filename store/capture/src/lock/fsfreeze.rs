@@ -78,7 +78,7 @@ impl LockAdapter for FsFreeze {
             return Err(refuse("no file system is named".into(), "name a directory on it"));
         }
         // The watchdog starts, and makes its directory, before that is looked at.
-        self.guarded.prepare()?;
+        let notes = self.guarded.rehearse()?;
         let state = self.guarded.keeper().state_dir();
         if state.metadata().is_ok_and(|stat| devices.contains(&stat.dev())) {
             return Err(refuse(
@@ -89,6 +89,7 @@ impl LockAdapter for FsFreeze {
         let names: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
         Ok(Rehearsal {
             application: format!("the file system of {}", names.join(", ")),
+            notes,
             frozen: self.paths.clone(),
             ..Rehearsal::default()
         })

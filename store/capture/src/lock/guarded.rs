@@ -25,8 +25,15 @@ impl Guarded {
         &self.keeper
     }
 
+    /// Gives back what earlier captures left behind, and starts the watchdog; what is to be told.
+    pub fn rehearse(&mut self) -> Result<Vec<String>> {
+        let notes = self.keeper.tidy();
+        self.prepare()?;
+        Ok(notes)
+    }
+
     /// Starts the watchdog.
-    pub fn prepare(&mut self) -> Result<()> {
+    fn prepare(&mut self) -> Result<()> {
         let hand = Hand::of(&self.order)?;
         self.watch = Some(Watch::start(&self.keeper, self.order.clone(), hand)?);
         Ok(())

@@ -79,9 +79,9 @@ impl LockAdapter for Hooks {
                 });
             }
         }
-        self.guarded.prepare()?;
+        let notes = self.guarded.rehearse()?;
         let application = self.options.application.clone();
-        Ok(Rehearsal { application, ..Rehearsal::default() })
+        Ok(Rehearsal { application, notes, ..Rehearsal::default() })
     }
 
     fn lock(&mut self) -> Result<()> {

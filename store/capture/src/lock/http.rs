@@ -114,8 +114,8 @@ impl LockAdapter for Http {
         let pair = pair.map(|(login, password)| (login.user.as_str(), password.as_str()));
         self.web = Some(Web::new(&self.options.web, pair)?);
         let application = application.clone();
-        self.guarded.prepare()?;
-        Ok(Rehearsal { application, ..Rehearsal::default() })
+        let notes = self.guarded.rehearse()?;
+        Ok(Rehearsal { application, notes, ..Rehearsal::default() })
     }
 
     fn lock(&mut self) -> Result<()> {

@@ -22,6 +22,8 @@ const TAKE_LIMIT: Duration = Duration::from_secs(300);
 const CONFIRM_LIMIT: Duration = Duration::from_secs(10);
 /// How long a capture waits for its lock to be given back; the watchdog goes on after that.
 pub const GIVE_BACK_LIMIT: Duration = Duration::from_secs(60);
+/// How long a capture tries to give back what an earlier one left behind.
+const TIDY_LIMIT: Duration = Duration::from_secs(5);
 /// Where records lie below the state directory.
 const FOLDER: &str = "locks";
 
@@ -104,6 +106,18 @@ impl Keeper {
         };
         found.remove();
         Ok(how)
+    }
+
+    /// Gives back what captures left behind that are gone, before another begins; what is to be told of it. What cannot
+    /// be given back soon stays for later.
+    pub(super) fn tidy(&self) -> Vec<String> {
+        let limit = self.give_back_limit.min(TIDY_LIMIT);
+        let results = self.clone().with_give_back_limit(limit).finish_stale().unwrap_or_default();
+        let told = results.into_iter().map(|result| match result {
+            Ok(how) => format!("an earlier capture left something behind: {how}"),
+            Err(error) => format!("an earlier capture left something behind: {error}"),
+        });
+        told.collect()
     }
 
     /// Gives back what captures left behind that are gone; the result of each.

@@ -163,7 +163,7 @@ impl LockAdapter for Snapshot {
         }
         let order = Order::Snapshot(held);
         let mut guarded = Guarded::new(self.keeper.clone(), order, self.tell.clone());
-        guarded.prepare()?;
+        rehearsal.notes.extend(guarded.rehearse()?);
         self.guarded = Some(guarded);
         Ok(rehearsal)
     }

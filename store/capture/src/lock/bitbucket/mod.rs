@@ -245,6 +245,7 @@ impl LockAdapter for Bitbucket {
         let login = (self.held.login.user.as_str(), password.as_str());
         self.web = Some(Web::new(&self.held.web, Some(login))?);
         let properties = self.properties()?;
+        let notes = self.keeper.tidy();
         self.try_rights()?;
         let order = Order::Bitbucket(self.held.clone());
         self.watch = Some(Watch::start(&self.keeper, order, Hand::new(Some(password)))?);
@@ -258,6 +259,7 @@ impl LockAdapter for Bitbucket {
         Ok(Rehearsal {
             application: format!("{name} {} at {}", properties.version, self.held.base),
             excludes,
+            notes,
             ..Rehearsal::default()
         })
     }
