@@ -185,6 +185,8 @@ pub enum Command {
     Stats(commands::stats::StatsArgs),
     /// List, add, remove or change passphrases and key files
     Key(commands::key::KeyArgs),
+    /// Keep what changes, so that later snapshots need no walk
+    Journal(commands::journal::JournalArgs),
     /// Unlock applications that captures left locked
     Unlock(commands::unlock::UnlockArgs),
     /// Give an application's lock back when its capture cannot

@@ -9,6 +9,7 @@ pub mod dump;
 pub mod find;
 pub mod forget;
 pub mod init;
+pub mod journal;
 pub mod key;
 pub mod ls;
 pub mod man;
@@ -56,6 +57,7 @@ pub fn run(context: &Context, command: Command) -> Result<Outcome> {
         Command::Repair(args) => repair::run(context, &args),
         Command::Stats(args) => stats::run(context, &args),
         Command::Key(args) => key::run(context, args),
+        Command::Journal(args) => journal::run(context, args),
         Command::Unlock(args) => unlock::run(context, &args),
         Command::Watchdog(_) => watchdog::run(context),
         Command::Completions(args) => completions::run(context, &args),

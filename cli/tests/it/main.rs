@@ -12,6 +12,7 @@ mod crash_lab;
 mod databases;
 mod faults;
 mod index;
+mod journal;
 mod json;
 mod kill;
 mod manual;
