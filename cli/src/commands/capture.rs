@@ -140,7 +140,9 @@ pub fn run(context: &Context, args: &CaptureArgs) -> Result<Outcome> {
     show::report(context, &report)?;
     Ok(match report.ending {
         Ending::Degraded => Outcome::Degraded,
-        Ending::Complete => Outcome::unless(report.backup.summary().problems > 0),
+        Ending::Complete => {
+            Outcome::unless(report.unsaved > 0 || report.backup.summary().problems > 0)
+        }
     })
 }
 

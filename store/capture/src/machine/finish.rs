@@ -11,7 +11,8 @@ use stillpoint_store::record::Consistency;
 
 impl Run<'_> {
     pub(super) fn finish(&mut self, warm: Warm<'_>, outcome: Outcome) -> Result<CaptureReport> {
-        let Warm { base, drafts, journal, .. } = warm;
+        let Warm { base, drafts, journal, unsaved, .. } = warm;
+        let unsaved = unsaved.len();
         drop(journal);
         let options = copy(&self.options.backup)?;
         let write = WriteOptions { supersedes: drafts, ..options.write.clone() };
@@ -27,7 +28,7 @@ impl Run<'_> {
                 let changes = held.frozen.into_changes();
                 let observer = self.watcher.observer();
                 let backup = backup_changes(self.repository, &base, changes, options, observer)?;
-                Ok(CaptureReport { backup, ending: Ending::Complete })
+                Ok(CaptureReport { backup, ending: Ending::Complete, unsaved })
             }
             Outcome::TooSlow => {
                 for database in &mut self.databases {
@@ -39,7 +40,7 @@ impl Run<'_> {
                 let parent = ParentChoice::Snapshot(base.id);
                 let options = BackupOptions { streams, capture, parent, ..options };
                 let backup = backup(self.repository, options, self.watcher.observer())?;
-                Ok(CaptureReport { backup, ending: Ending::Degraded })
+                Ok(CaptureReport { backup, ending: Ending::Degraded, unsaved: 0 })
             }
         }
     }

@@ -81,6 +81,8 @@ pub struct CaptureReport {
     pub backup: BackupReport,
     /// How it ended.
     pub ending: Ending,
+    /// Paths that the passes before the lock could not save; the observer was told of each.
+    pub unsaved: usize,
 }
 
 impl CaptureReport {

@@ -69,10 +69,14 @@ impl Pending {
         (paths, trees)
     }
 
-    /// As changes that are looked at live.
+    /// As changes that are looked at live. Paths within trees stay: they are read whatever their times say.
     pub fn into_changes(self) -> Changes {
-        let (paths, trees) = self.into_sets();
-        Changes { paths, trees, ..Changes::default() }
+        Changes { paths: self.paths, trees: self.trees, ..Changes::default() }
+    }
+
+    /// Adds paths to look at again.
+    pub fn look_again(&mut self, paths: impl IntoIterator<Item = Vec<u8>>) {
+        self.paths.extend(paths);
     }
 }
 

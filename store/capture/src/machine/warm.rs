@@ -5,11 +5,12 @@ use super::pending::Pending;
 use super::{ChangesMode, Event, Run, Watcher};
 use crate::error::{Error, Result};
 use crate::journal::Journal;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use stillpoint_archive::backup::{Inodes, backup, backup_changes};
-use stillpoint_archive::{BackupOptions, BackupReport, Observer, ParentChoice};
+use stillpoint_archive::{BackupOptions, BackupReport, Observer, ParentChoice, root_key};
 use stillpoint_store::repository::Snapshot;
 use stillpoint_store::{Repository, SnapshotId, WriteOptions};
 
@@ -32,6 +33,8 @@ pub(super) struct Warm<'a> {
     pub pending: Pending,
     /// What the base knows, where there is a journal.
     inodes: Inodes,
+    /// Paths that could not be saved so far, or not for certain.
+    pub unsaved: BTreeSet<Vec<u8>>,
     pub passes: u32,
 }
 
@@ -47,7 +50,7 @@ impl<'a> Run<'a> {
         drafts.push(base.id);
         let pending = Pending::default();
         let (repository, watcher) = (self.repository, self.watcher);
-        let keys = options.roots.iter().map(|root| stillpoint_archive::root_key(root));
+        let keys = options.roots.iter().map(|root| root_key(root));
         let roots = keys.collect::<Result<_, stillpoint_store::Error>>()?;
         let mut took = begin.elapsed();
         let inodes = match journal {
@@ -64,6 +67,7 @@ impl<'a> Run<'a> {
             journal,
             pending,
             inodes,
+            unsaved: unsaved(&report)?,
             passes: 1,
         };
         warm.tell(&report, took);
@@ -144,6 +148,8 @@ impl Warm<'_> {
         if self.pending.is_idle(&self.roots) {
             return Ok(None);
         }
+        // What could not be saved last time may be now.
+        self.pending.look_again(self.unsaved.iter().cloned());
         let options = copy(&self.options)?;
         let report = if self.pending.gap().is_some() {
             let parent = ParentChoice::Snapshot(self.base.id);
@@ -153,6 +159,7 @@ impl Warm<'_> {
             backup_changes(self.repository, &self.base, changes, options, observer)
         }?;
         self.pending = Pending::default();
+        self.unsaved = unsaved(&report)?;
         let base = draft(&report)?;
         if self.journal.is_some() {
             self.inodes.follow(self.repository, &self.base, &base)?;
@@ -219,6 +226,12 @@ impl Observer for Stopped<'_> {
 /// The same options once more.
 pub(super) fn copy(options: &BackupOptions) -> Result<BackupOptions> {
     options.again().ok_or_else(|| Error::Failed("a capture takes no streams".into()))
+}
+
+/// The paths that a pass named as problems.
+fn unsaved(report: &BackupReport) -> Result<BTreeSet<Vec<u8>>> {
+    let keys = report.problems.iter().map(|problem| root_key(&problem.path));
+    Ok(keys.collect::<std::result::Result<_, stillpoint_store::Error>>()?)
 }
 
 /// The snapshot that a pass committed.
