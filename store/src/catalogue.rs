@@ -279,6 +279,15 @@ pub fn node_born(id: &NodeId) -> u64 {
     u64::from_be_bytes(seq)
 }
 
+/// Heads that begin a new history have multiples of this for numbers, which leaves room for heads of which no trace is left.
+pub(crate) const HISTORY_STEP: u64 = 1 << 20;
+
+/// The number of the head for which a repair wrote this node, if it did so for one that begins a new history. Whether that
+/// head was ever put in place the node does not tell.
+pub(crate) fn history_begun(id: &NodeId) -> Option<u64> {
+    node_born(id).checked_add(1).filter(|seq| seq % HISTORY_STEP == 0)
+}
+
 fn node_id(seq: u64, plain: &[u8]) -> NodeId {
     let mut id = *blake3::hash(plain).as_bytes();
     id.split_at_mut(8).0.copy_from_slice(&seq.to_be_bytes());

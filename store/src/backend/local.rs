@@ -34,6 +34,8 @@ const HEAD_LOCK: &str = "head.lock";
 const PACKS: &str = "packs";
 const TEMP: &str = "tmp";
 const PARITY: &str = "parity";
+/// Most that is read of a head, bytes: one more than a head can have.
+const HEAD_READ_MAX: usize = RECORD_BYTES_MAX + 1;
 const FOLDERS: [&str; 6] = ["keys", PACKS, "catalogue", "snapshots", PARITY, TEMP];
 
 /// A backend on a directory of a local or mounted file system.
@@ -111,11 +113,8 @@ impl LocalBackend {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("reading", path.display(), error)),
         };
-        let Some(bytes_len) = usize::try_from(len).ok().filter(|len| *len <= RECORD_BYTES_MAX)
-        else {
-            let (object, limit) = (HEAD.to_string(), RECORD_BYTES_MAX as u64);
-            return Err(Error::LimitExceeded { object, what: "length", found: len, limit });
-        };
+        // One that is too long is no head. So much of it is read that this shows, and that a repair can replace it.
+        let bytes_len = usize::try_from(len).map_or(HEAD_READ_MAX, |len| len.min(HEAD_READ_MAX));
         let mut bytes = vec![0; bytes_len];
         read_exact_at(&file, &mut bytes, 0, &path, &HEAD)?;
         Ok(Some(bytes))
@@ -255,6 +254,9 @@ impl Backend for LocalBackend {
                 found.extend(size.map(|size| (ObjectName::Config, size)));
             }
             ObjectKind::Key => self.list_folder("keys", &mut found)?,
+            // Where only these are lost, they can be repaired.
+            ObjectKind::Catalogue if self.lacks_only("catalogue") => {}
+            ObjectKind::Snapshot if self.lacks_only("snapshots") => {}
             ObjectKind::Catalogue => self.list_folder("catalogue", &mut found)?,
             ObjectKind::Snapshot => self.list_folder("snapshots", &mut found)?,
             // A repository that is older than parity gets the folder with its next write.

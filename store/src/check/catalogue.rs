@@ -1,10 +1,11 @@
 //! The head, the nodes of the catalogue, and whether what they say fits together.
 
 use super::{CheckReport, is_finding};
-use crate::catalogue::{ForgottenEntry, LostEntry, PackEntry, SnapshotEntry, Tombstone, node_born};
+use crate::catalogue::{
+    ForgottenEntry, LostEntry, PackEntry, SnapshotEntry, Tombstone, history_begun, node_born,
+};
 use crate::error::Result;
 use crate::id::{ChunkId, NodeId, ObjectName, PackId, SnapshotId};
-use crate::record::Head;
 use crate::repository::{HeadView, Repository};
 use crate::tree::{self, NodeSource};
 use std::collections::{BTreeMap, HashSet};
@@ -64,10 +65,11 @@ impl Repository {
         let view = match self.head() {
             Ok(view) => view,
             Err(error) if is_finding(&error) => {
-                // One that can be read but is not to be believed is no matter for a repair.
-                let readable = self.backend.read_head().ok().flatten();
-                let readable = readable.is_some_and(|bytes| self.opens_head(&bytes));
-                let advice = if readable { String::new() } else { format!("; {REPAIR}") };
+                // What this host has seen of newer keys is no matter for a repair.
+                let advice = match self.refuse_older_keys(self.generation()) {
+                    Ok(()) => format!("; {REPAIR}"),
+                    Err(_) => String::new(),
+                };
                 report.found(None, format!("{error}{advice}"));
                 return Ok(None);
             }
@@ -84,22 +86,18 @@ impl Repository {
             report.found(None, detail);
         }
         let newest = nodes.iter().filter_map(|(name, _)| match name {
-            ObjectName::Catalogue(id) => Some(node_born(id)),
+            // What a repair wrote that did not come to its end says nothing.
+            ObjectName::Catalogue(id) => history_begun(id).is_none().then(|| node_born(id)),
             _ => None,
         });
         if let Some(born) = newest.max().filter(|born| *born > seq) {
             let detail = format!(
                 "the head is number {seq}, but a part of the catalogue was written under number {born}: the head \
-                 was rolled back"
+                 was rolled back; {REPAIR}"
             );
             report.found(None, detail);
         }
         Ok(Some(view))
-    }
-
-    /// Whether these bytes are a head of this repository, of whatever keys.
-    pub(crate) fn opens_head(&self, bytes: &[u8]) -> bool {
-        Head::open(bytes, self.id(), &self.metadata).is_ok()
     }
 
     /// Reads every node of the catalogue and everything it says; None where some of it cannot be read.

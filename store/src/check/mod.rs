@@ -16,6 +16,7 @@ pub(crate) use catalogue::Catalogue;
 pub use damage::{Damage, Touched};
 pub(crate) use data::Run;
 use pack::examine_pack;
+pub(crate) use pack::hash_if_sound;
 pub use select::Share;
 pub(crate) use structure::Footers;
 

@@ -22,6 +22,8 @@ const VERSION_FIRST: u8 = 1;
 /// Sealed by a later generation, which the prefix names.
 const VERSION_LATER: u8 = 2;
 const SALT_LEN: usize = 32;
+/// Greater numbers were never a version: what begins with one is something else.
+const VERSION_PLAUSIBLE_MAX: u8 = 15;
 /// Version, cipher, salt.
 const PREFIX_FIRST_LEN: usize = 2 + SALT_LEN;
 /// Version, cipher, generation, salt.
@@ -106,6 +108,9 @@ impl MetadataKey {
     /// The most that stands before the ciphertext of a record, bytes; no record is shorter.
     pub(crate) const PREFIX_MAX: usize = PREFIX_LATER_LEN;
 
+    /// The newest version of a sealed record that is known.
+    pub(crate) const NEWEST_VERSION: u32 = VERSION_LATER as u32;
+
     /// The metadata key of the first generation with these bytes.
     pub fn from_bytes(key: &[u8; 32]) -> Self {
         Self {
@@ -183,7 +188,12 @@ impl MetadataKey {
     /// # Errors
     /// `Unsupported` for a newer version; `Damaged` where the bytes are not those that were sealed for this place.
     pub fn open(&self, context: &RecordContext<'_>, sealed: &[u8]) -> Result<Vec<u8>> {
-        let prefix = Prefix::parse(context, sealed)?;
+        let prefix = match Prefix::parse(context, sealed) {
+            Err(Error::Unsupported { .. }) if self.opens_as_known(context, sealed) => {
+                return Err(Error::damaged(context, "its version was changed"));
+            }
+            prefix => prefix?,
+        };
         let message = if prefix.generation == self.generation {
             &self.message
         } else {
@@ -202,6 +212,15 @@ impl MetadataKey {
             .open(0, &context.associated_data(), prefix.body, &mut plaintext)
             .map_err(|_| Error::damaged(context, "its seal does not fit"))?;
         Ok(plaintext)
+    }
+
+    /// Whether a record of a newer version is one of a known version whose first byte was changed.
+    fn opens_as_known(&self, context: &RecordContext<'_>, sealed: &[u8]) -> bool {
+        [VERSION_FIRST, VERSION_LATER].into_iter().any(|version| {
+            let rest = sealed.iter().skip(1).copied();
+            let known: Vec<u8> = std::iter::once(version).chain(rest).collect();
+            self.open(context, &known).is_ok()
+        })
     }
 
     /// The authentication code of the configuration's bytes.
@@ -230,6 +249,10 @@ impl<'a> Prefix<'a> {
                 (Generation(u32::from_le_bytes(number)), PREFIX_LATER_LEN)
             }
             0 => return Err(Error::damaged(context, "there is no version 0")),
+            strange if strange > VERSION_PLAUSIBLE_MAX => {
+                let detail = format!("its first byte is {strange}: it is no sealed record");
+                return Err(Error::damaged(context, detail));
+            }
             newer => {
                 return Err(Error::Unsupported {
                     object: context.to_string(),

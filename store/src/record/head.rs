@@ -72,6 +72,12 @@ impl Head {
         }
     }
 
+    /// A head that begins a new history, because the last one cannot be read: in the place of stored bytes with the hash
+    /// `replaced`, zeros where there are none. What became of earlier attempts it does not tell.
+    pub fn anew(seq: u64, replaced: [u8; 32], catalogue: Root, transaction: TransactionId) -> Self {
+        Self { seq, previous: replaced, ..Self::first(catalogue, transaction) }
+    }
+
     /// Whether the attempt `transaction`, made on top of the head number `base_seq`, is part of this head's
     /// history; None when it lies further back than this head tells.
     pub fn has(&self, transaction: TransactionId, base_seq: u64) -> Option<bool> {

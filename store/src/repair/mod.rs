@@ -4,6 +4,7 @@
 //! is damaged is condemned, and stays until a prune finds its grace over. A crash at any moment leaves a repository that
 //! can be repaired again.
 
+mod catalogue;
 mod look;
 mod mend;
 mod parity;
@@ -116,6 +117,14 @@ impl Repository {
         progress: CheckProgress<'_>,
     ) -> Result<RepairReport> {
         let mut report = RepairReport::default();
+        if options.parts.catalogue {
+            report.plan.catalogue = self.repair_catalogue(options, progress)?;
+            if options.dry_run && report.plan.catalogue.is_some() {
+                // Everything else is said by the catalogue.
+                report.plan.is_first_part = true;
+                return Ok(report);
+            }
+        }
         if options.parts.packs {
             self.repair_packs(options, progress, &mut report)?;
             self.repair_parity(options, &mut report.plan)?;

@@ -57,7 +57,7 @@ pub struct CataloguePlan {
     pub seq: u64,
     /// Nodes of earlier and current catalogues that could be read.
     pub nodes_read: u64,
-    /// Nodes that could not.
+    /// Nodes that could not, or that others name and that are not there.
     pub nodes_lost: u64,
     /// Packs that surviving nodes list as live.
     pub packs_listed: u64,
@@ -70,8 +70,9 @@ pub struct CataloguePlan {
     /// Snapshots that only older nodes or their own records name, and that are whole: they are kept. They may have been
     /// forgotten meanwhile, or never been committed.
     pub snapshots_found: Vec<SnapshotId>,
-    /// Snapshots that only older nodes or their own records name, and that are not whole: they are put among the
-    /// forgotten ones, from where they can be taken back.
+    /// Snapshots that only older nodes or their own records name, and that are not whole, or that are not live, and
+    /// whether they can be taken back nobody knows: they are put among the forgotten ones, from where they can be taken
+    /// back.
     pub snapshots_set_aside: Vec<SnapshotId>,
 }
 

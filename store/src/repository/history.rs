@@ -18,6 +18,23 @@ impl Repository {
         Some((words.next()?.parse().ok()?, words.next()?.to_owned()))
     }
 
+    /// Refuses a head of these keys where this host has seen newer ones in use.
+    ///
+    /// # Errors
+    /// `Damaged`: whoever holds older keys could have made it.
+    pub(crate) fn refuse_older_keys(&self, generation: Generation) -> Result<()> {
+        let Some(path) = self.head_memory() else { return Ok(()) };
+        let seen = fs::read_to_string(&path).unwrap_or_default();
+        let seen = seen.split_whitespace().nth(2).and_then(|text| text.parse::<u64>().ok());
+        let Some(seen) = seen.filter(|seen| *seen > u64::from(generation.0)) else { return Ok(()) };
+        let detail = format!(
+            "its keys are of generation {generation}, this host has seen generation {seen} in use; somebody who has the \
+             older keys may have replaced it (if you restored an old copy of the repository yourself, remove {})",
+            path.display()
+        );
+        Err(Error::damaged("head", detail))
+    }
+
     /// Compares a head with the newest one seen before, notes a roll-back, and remembers it when it is newer.
     /// A cache that cannot be read or written only loses this protection; it never stops the work.
     ///
@@ -35,21 +52,8 @@ impl Repository {
         if seen == line {
             return Ok(());
         }
-        let mut seen = seen.split_whitespace();
-        let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok());
-        let seen_seq = number(seen.next()).unwrap_or(0);
-        let seen_generation = number(seen.nth(1)).unwrap_or(0);
-        if seen_generation > u64::from(generation.0) {
-            return Err(Error::damaged(
-                "head",
-                format!(
-                    "its keys are of generation {generation}, this host has seen generation {seen_generation} in use; \
-                     somebody who has the older keys may have replaced it (if you restored an old copy of the \
-                     repository yourself, remove {})",
-                    path.display()
-                ),
-            ));
-        }
+        self.refuse_older_keys(generation)?;
+        let seen_seq = self.remembered_head().map_or(0, |(seq, _)| seq);
         if seen_seq > view.seq() {
             self.note(format!(
                 "the repository is older than this host remembers: its head is number {}, number {seen_seq} was \

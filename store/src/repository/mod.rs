@@ -8,6 +8,7 @@ mod reseal;
 mod reserve;
 mod rotate;
 mod snapshots;
+mod stored;
 mod unlock;
 mod view;
 
@@ -18,6 +19,7 @@ pub use keys::KeyState;
 pub use reseal::Outdated;
 pub use rotate::{OtherKeys, Rotation};
 pub use snapshots::Snapshot;
+pub(crate) use stored::StoredHead;
 pub use view::HeadView;
 pub(crate) use view::{Attempt, CatalogueEdit};
 

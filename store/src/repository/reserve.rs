@@ -26,7 +26,7 @@ impl Repository {
     }
 
     /// Removes catalogue nodes that nobody can name. Best effort: prune removes what stays behind.
-    pub(super) fn remove_nodes(&self, nodes: &[NodeId]) {
+    pub(crate) fn remove_nodes(&self, nodes: &[NodeId]) {
         for node in nodes {
             let _ = self.backend.remove(&ObjectName::Catalogue(*node));
         }

@@ -58,7 +58,8 @@ pub(super) fn unlock(
     let newest = parsed.iter().map(KeySlot::generation).max().unwrap_or_default();
     let head = if newest.is_first() { None } else { backend.read_head()? };
     let borrowed = slots.iter().map(|(id, bytes)| (*id, &**bytes));
-    let (mut first_error, mut stale, mut undecided) = (None, None, None);
+    let (mut first_error, mut stale) = (None, None);
+    let mut undecided: Option<(SlotId, KeyRing)> = None;
     for opened in openings(borrowed, secret, repository) {
         let (slot, keys) = match opened {
             Ok(opened) => opened,
@@ -76,8 +77,14 @@ pub(super) fn unlock(
             Fit::Current => return found(keys, None, stale.map(|_| INTERRUPTED)),
             Fit::Pending(hash) => return found(keys, Some(hash), Some(RESUMED)),
             Fit::Stale(why) => stale = Some(why),
-            // Opened all the same if no other slot is better, so that the damage can be looked at.
-            Fit::Unknown => undecided = undecided.or(Some((slot_id, keys))),
+            // Opened all the same if no other slot is better, so that the damage can be looked at and repaired: then the
+            // newest keys are what whoever rotated them wanted to be in use.
+            Fit::Unknown => {
+                let newest = undecided.as_ref().map(|(_, best)| best.generation());
+                if newest.is_none_or(|newest| keys.generation() > newest) {
+                    undecided = Some((slot_id, keys));
+                }
+            }
         }
     }
     if let Some((slot, keys)) = undecided {
@@ -113,7 +120,8 @@ fn fit(
     if slot.replaces() == Some(hash) {
         return Fit::Pending(hash);
     }
-    Fit::Stale(NOT_COMPLETED)
+    // Where nobody has other keys, the rotation was completed, and an older head was put back.
+    if has_others(slots, found, keys) { Fit::Stale(NOT_COMPLETED) } else { Fit::Unknown }
 }
 
 /// Reads all key slots.
@@ -167,7 +175,11 @@ impl Repository {
         }
     }
 
-    fn view(self: &Arc<Self>, bytes: Vec<u8>, generation: Generation) -> Result<HeadView> {
+    pub(super) fn view(
+        self: &Arc<Self>,
+        bytes: Vec<u8>,
+        generation: Generation,
+    ) -> Result<HeadView> {
         let head = match Head::open(&bytes, self.id(), &self.metadata) {
             // Two rotations that race draw two keys of one generation.
             Err(error) if error.is_damage() && self.was_rotated(generation)? => {
@@ -183,8 +195,15 @@ impl Repository {
     }
 
     /// The generation of a stored head, if a head of that generation may be believed.
-    fn believe(&self, stored: &[u8]) -> Result<Generation> {
-        let found = head::generation_of(stored, self.id())?;
+    pub(super) fn believe(&self, stored: &[u8]) -> Result<Generation> {
+        let found = match head::generation_of(stored, self.id()) {
+            Err(error @ Error::Unsupported { .. }) => {
+                // Perhaps one of ours whose first byte was changed.
+                Head::open(stored, self.id(), &self.metadata)?;
+                return Err(error);
+            }
+            found => found?,
+        };
         let ours = self.generation();
         if found == ours {
             return Ok(found);
@@ -207,7 +226,7 @@ impl Repository {
     }
 
     /// Whether the slots show that keys of the generation `found` or a later one are in use which are not ours.
-    fn was_rotated(&self, found: Generation) -> Result<bool> {
+    pub(crate) fn was_rotated(&self, found: Generation) -> Result<bool> {
         Ok(has_others(&parse(&read_slots(&*self.backend)?), found, &self.keys))
     }
 }

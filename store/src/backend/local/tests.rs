@@ -237,12 +237,15 @@ fn odd_file_types_are_damage() {
     }
 }
 
-/// A head longer than the limit is refused before it is read.
+/// Of a head longer than the limit no more is read than shows that, and it can be replaced.
 #[test]
-fn an_oversize_head_is_refused() {
+fn an_oversize_head_is_cut() {
     let dir = tempfile::tempdir().unwrap();
     let backend = new_backend(&dir);
     let head = File::create(backend.root.join(HEAD)).unwrap();
-    head.set_len(RECORD_BYTES_MAX as u64 + 1).unwrap();
-    assert!(matches!(backend.read_head(), Err(Error::LimitExceeded { .. })));
+    head.set_len(RECORD_BYTES_MAX as u64 + 99).unwrap();
+    let found = backend.read_head().unwrap().unwrap();
+    assert_eq!(found.len(), RECORD_BYTES_MAX + 1);
+    assert_eq!(backend.swap_head(Some(&found), b"another").unwrap(), Swap::Done);
+    assert_eq!(backend.read_head().unwrap().as_deref(), Some(&b"another"[..]));
 }
