@@ -170,6 +170,18 @@ fn advice(error: &Error) -> (Option<String>, u8) {
             hint("nothing is damaged: use a newer version of stillpoint for this repository"),
             exit::FAILED,
         ),
+        Error::Damaged { object, .. }
+        | Error::Missing { object }
+        | Error::LimitExceeded { object, .. }
+            if is_of_catalogue(object) =>
+        {
+            (
+                hint(
+                    "no data is lost by that: `stillpoint repair` builds head and catalogue anew from what is left (with --dry-run it says how)",
+                ),
+                exit::FAILED,
+            )
+        }
         Error::Damaged { .. } | Error::Missing { .. } | Error::LimitExceeded { .. } => (
             hint(
                 "`stillpoint check` says which snapshots and files are affected, `stillpoint repair --dry-run` what can be done",
@@ -246,6 +258,11 @@ fn capture_advice(error: &Capture) -> (Option<String>, u8) {
     (Some(hint.into()), code)
 }
 
+/// Whether an error speaks of the head or of the catalogue.
+fn is_of_catalogue(object: &str) -> bool {
+    object == "head" || object.starts_with("catalogue")
+}
+
 fn io_hint(error: &io::Error) -> Option<String> {
     let text = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -289,6 +306,8 @@ mod tests {
         check(Error::Cancelled, 130, "nothing was committed");
         check(Error::Invalid("no".into()), 2, "--help");
         check(Error::damaged("pack", "short"), 1, "check");
+        check(Error::damaged("head", "short"), 1, "stillpoint repair");
+        check(Error::missing("catalogue/00"), 1, "stillpoint repair");
         check(Error::io("writing", "pack", io::ErrorKind::StorageFull.into()), 1, "full");
         for action in stillpoint_rocks::ACTIONS {
             check(Error::io(action, "index", io::ErrorKind::StorageFull.into()), 1, "--no-cache");

@@ -194,7 +194,7 @@ fn show_catalogue(context: &Context, plan: &CataloguePlan, is_dry: bool) -> Resu
     }
     for id in &plan.snapshots_set_aside {
         output.line(format!(
-            "  snapshot {}: found and not whole; put among the forgotten ones (`undelete` takes it back)",
+            "  snapshot {}: found, but not whole or perhaps forgotten; put among the forgotten ones (`undelete` takes it back)",
             id.short()
         ))?;
     }
