@@ -15,7 +15,7 @@ mod trouble;
 use super::plan::CataloguePlan;
 use super::{RepairOptions, mend};
 use crate::catalogue::{
-    CatalogueNodes, CatalogueSchema, HISTORY_STEP, Key, decode_value, encode_value,
+    CatalogueNodes, CatalogueSchema, HISTORY_STEP, Key, decode_value, encode_value, node_born,
 };
 use crate::check::CheckProgress;
 use crate::error::Result;
@@ -97,10 +97,12 @@ impl Repository {
         progress: CheckProgress<'_>,
     ) -> Result<Rebuilt> {
         let Evidence { nodes, records, stored, trouble } = evidence;
+        let current = trouble.current.and(stored.opened.as_ref());
+        let nodes = committed_perhaps(nodes, current.map(|head| head.seq));
         let mut heads = records.heads();
         heads.extend(stored.opened.as_ref().map(|head| head.seq));
         let newer = stored.newer_version;
-        let survivors = Survivors::read(self, nodes, trouble.current, newer, &heads)?;
+        let survivors = Survivors::read(self, &nodes, trouble.current, newer, &heads)?;
         let ruling = rule::decide(&survivors, records);
         let is_live_for_nobody = |id: &_| survivors.known(Key::Pack(*id)) == Some(Age::Current);
         let mut stock = Stock::read(self, &ruling, |id| !is_live_for_nobody(id))?;
@@ -113,7 +115,6 @@ impl Repository {
             self.remembered_head().map_or(0, |(seq, _)| seq),
         ];
         let last = seen.into_iter().max().unwrap_or(0);
-        let current = trouble.current.and(stored.opened.as_ref());
         let follows = current.is_some_and(|head| last <= head.seq.saturating_add(1));
         let seq = match current.filter(|_| follows) {
             Some(head) => head.seq.saturating_add(1),
@@ -266,6 +267,15 @@ impl Rebuilt {
         }
         builder.finish()
     }
+}
+
+/// What was written on top of a head that counts, or later, is part of no head: attempts under way, and repairs that died.
+fn committed_perhaps(nodes: &[(ObjectName, u64)], head: Option<u64>) -> Vec<(ObjectName, u64)> {
+    let is_part = |name: &ObjectName| match (name, head) {
+        (ObjectName::Catalogue(id), Some(seq)) => node_born(id) < seq,
+        _ => true,
+    };
+    nodes.iter().filter(|(name, _)| is_part(name)).copied().collect()
 }
 
 fn count(len: usize) -> u64 {
