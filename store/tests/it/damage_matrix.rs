@@ -198,10 +198,8 @@ impl Scene {
             Ok(repository) => repository,
             Err(_) => return "not for a repair",
         };
-        let options = RepairOptions {
-            read_all: true,
-            ..RepairOptions::new(|id, bytes| node_references::<LabSchema>(id, bytes))
-        };
+        let options =
+            RepairOptions { read_all: true, ..RepairOptions::new(node_references::<LabSchema>) };
         let Ok(report) = repository.repair(&options, &|_, _| {}) else {
             return "not for a repair";
         };

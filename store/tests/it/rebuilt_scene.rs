@@ -31,7 +31,7 @@ pub fn snapshot(repository: &Arc<Repository>, step: u64) -> Result<SnapshotId> {
 }
 
 pub fn options() -> RepairOptions {
-    RepairOptions::new(|id, bytes| node_references::<lab::LabSchema>(id, bytes))
+    RepairOptions::new(node_references::<lab::LabSchema>)
 }
 
 pub fn repair(repository: &Arc<Repository>) -> RepairReport {
