@@ -237,9 +237,8 @@ fn refusals_come_before_the_lock() {
     let mut bad = locking(&place, &simulator, &[]);
     run(bad.env("STILLPOINT_LOCK_PASSWORD", "wrong")).with_code(1);
     assert!(simulator.state().locked.is_empty());
-    run(&mut place.stillpoint(["capture", "source", "--lock", "bitbucket"]))
-        .with_code(2)
-        .says("--url");
+    let mut bare = place.stillpoint(["capture", "source", "--lock", "bitbucket"]);
+    run(bare.env("STILLPOINT_STATE_DIR", place.path("state"))).with_code(2).says("--url");
     run(&mut place.stillpoint(["capture"])).with_code(2).says("no path");
     assert_eq!(place.ids(), [] as [String; 0]);
 }

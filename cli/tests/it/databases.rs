@@ -16,7 +16,7 @@ fn databases_are_restored_into_new_ones() {
     };
     save("shop.sql");
     let url = server.url("new");
-    place.run(["restore", "latest", "--into", &url]).with_code(0).prints("restored shop.sql");
+    place.run(["restore", "latest", "--into", &url]).with_code(0).prints("restored /shop.sql");
     place
         .run(["restore", "latest", "--into", &url])
         .with_code(1)
@@ -24,7 +24,7 @@ fn databases_are_restored_into_new_ones() {
         .says("does not exist yet");
     let other = server.url("other");
     let json = place.run(["restore", "latest:/shop.sql", "--into", &other, "--json"]).with_code(0);
-    assert_eq!(text(&messages(&json.stdout)[0], "file"), "shop.sql");
+    assert_eq!(text(&messages(&json.stdout)[0], "file"), "/shop.sql");
 
     let file = format!("sqlite:{}", place.path("new.db").display());
     place.run(["restore", "latest", "--into", &file]).with_code(1).says("no dump of a SQLite");
@@ -35,7 +35,7 @@ fn databases_are_restored_into_new_ones() {
     place.run(["restore", "latest"]).with_code(2).says("--target");
     let two = ["snapshot", "--command", "a.sql=echo", "--command", "b.sql=echo"];
     place.run(two).with_code(0);
-    place.run(["restore", "latest", "--into", &url]).with_code(2).says("a.sql, b.sql");
+    place.run(["restore", "latest", "--into", &url]).with_code(2).says("a.sql").says("b.sql");
     place.snapshot();
     place.run(["restore", "latest", "--into", &url]).with_code(1).says("no dump of a database");
 }

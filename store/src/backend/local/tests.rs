@@ -211,9 +211,11 @@ fn listing_skips_foreign_names_and_reports_failures() {
     fs::remove_dir(backend.root.join("parity")).unwrap();
     assert_eq!(backend.list(ObjectKind::Parity).unwrap(), [], "a repository without parity");
     fs::remove_dir(backend.root.join("snapshots")).unwrap();
-    assert!(matches!(backend.list(ObjectKind::Snapshot), Err(Error::Io { .. })));
+    assert_eq!(backend.list(ObjectKind::Snapshot).unwrap(), [], "a repair makes it again");
     fs::remove_dir_all(backend.root.join("packs")).unwrap();
-    assert!(matches!(backend.list(ObjectKind::Parity), Err(Error::Io { .. })), "no repository");
+    for kind in [ObjectKind::Parity, ObjectKind::Snapshot] {
+        assert!(matches!(backend.list(kind), Err(Error::Io { .. })), "no repository");
+    }
 }
 
 /// A name that is a folder or a FIFO is damage, and reading it does not hang.

@@ -24,9 +24,11 @@ impl MariadbServer {
         let at = format!("--datadir={}", data.display());
         let make =
             ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"];
-        run(command(&install).arg("--no-defaults").arg(&at).args(make));
+        // Several servers with one directory for temporary tables remove each other's.
+        let scratch = format!("--tmpdir={}", directory.path().display());
+        run(command(&install).arg("--no-defaults").args([&at, &scratch]).args(make));
         let mut start = command(&server);
-        start.arg("--no-defaults").arg(&at);
+        start.arg("--no-defaults").args([&at, &scratch]);
         start.arg(format!("--socket={}", directory.path().join("socket").display()));
         start.args([
             "--skip-networking",
