@@ -238,7 +238,7 @@ fn refusals_come_before_the_lock() {
     run(bad.env("STILLPOINT_LOCK_PASSWORD", "wrong")).with_code(1);
     assert!(simulator.state().locked.is_empty());
     let mut bare = place.stillpoint(["capture", "source", "--lock", "bitbucket"]);
-    run(bare.env("STILLPOINT_STATE_DIR", place.path("state"))).with_code(2).says("--url");
+    run(bare.env("STILLPOINT_STATE_DIR", place.path("state"))).with_code(2).says("--user");
     run(&mut place.stillpoint(["capture"])).with_code(2).says("no path");
     assert_eq!(place.ids(), [] as [String; 0]);
 }
